@@ -1,0 +1,101 @@
+"""Normalisation by statistics of the activations."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from cnnjax.ops import _arguments as arguments
+
+
+def batch_norm(
+    x: Float[Array, "N *spatial C"],
+    scale: Float[Array, "C"] | None,
+    bias: Float[Array, "C"] | None,
+    mean: Float[Array, "C"],
+    var: Float[Array, "C"],
+    *,
+    train: bool,
+    decay: float = 0.99,
+    eps: float = 1e-5,
+    axis_name: str | None = None,
+) -> tuple[Float[Array, "N *spatial C"], Float[Array, "C"], Float[Array, "C"]]:
+    """Standardise every channel, by its statistics over the batch or by remembered ones.
+
+    In training the batch's mean and biased variance normalise x and move the remembered ones; in evaluation
+    the remembered ones normalise x and stay. The variance is computed from centred values, in float32 for half
+    precision: channels whose mean is large against their spread keep their digits.
+
+    y = (x - m) / sqrt(v + eps) * scale + bias; in training mean' = decay * mean + (1 - decay) * m, var' alike
+
+    Args:
+        x: (N, *spatial, C), floating; (N, C) too.
+        scale: (C,), or None for 1.
+        bias: (C,), or None for 0.
+        mean: (C,), the remembered mean.
+        var: (C,), the remembered biased variance.
+        train: which statistics to use; a Python bool.
+        decay: share of the remembered statistics that is kept, in [0, 1] (PyTorch's momentum is 1 - decay).
+        eps: added to the variance, above 0.
+        axis_name: mapped axis of pmap, vmap or shard_map over which training statistics are averaged.
+
+    Returns:
+        (y, mean, var): y in the shape and dtype of x, the statistics to remember in theirs. A batch of 0 leaves
+        them as they are.
+
+    Raises:
+        TypeError: an integer x.
+        ValueError: a vector that is not (C,), decay outside [0, 1], or eps not above 0.
+
+    Example:
+        >>> y, mean, var = batch_norm(
+        ...     jnp.array([[1e4], [1e4 + 1], [1e4 + 2]]), None, None, jnp.zeros(1), jnp.ones(1), train=True
+        ... )
+        >>> y.ravel().round(3), mean.round()
+        (Array([-1.225,  0.   ,  1.225], dtype=float32), Array([100.], dtype=float32))
+
+    Source:
+        Ioffe & Szegedy 2015, "Batch Normalization", algorithms 1 and 2. The biased variance is remembered, as in
+        Flax, Keras and ONNX; PyTorch remembers the unbiased one.
+    """
+    x = arguments.inexact("batch_norm", "x", x)
+    _check(x, scale, bias, mean, var, decay, eps)
+    if x.size == 0:
+        return x, mean, var
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if train:
+        m, v = _moments(wide, axis_name)
+        mean = (decay * mean + (1 - decay) * m).astype(mean.dtype)
+        var = (decay * var + (1 - decay) * v).astype(var.dtype)
+    else:
+        m, v = mean, var
+    factor = lax.rsqrt(v + eps) if scale is None else lax.rsqrt(v + eps) * scale
+    y = (wide - m) * factor
+    return (y if bias is None else y + bias).astype(x.dtype), mean, var
+
+
+def _moments(x: Array, axis_name: str | None) -> tuple[Array, Array]:
+    """Mean and biased variance of every channel, in two passes: E[x²] - m² would cancel."""
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    if axis_name is not None:
+        mean = lax.pmean(mean, axis_name)
+    var = jnp.square(x - mean).mean(axes)
+    if axis_name is not None:
+        var = lax.pmean(var, axis_name)
+    return mean, var
+
+
+def _check(
+    x: Array, scale: Array | None, bias: Array | None, mean: Array, var: Array, decay: float, eps: float
+) -> None:
+    if x.ndim < 2:
+        raise ValueError(f"batch_norm: x must be (N, *spatial, C), got shape {x.shape}. Add a batch axis with x[None].")
+    for name, vector in {"scale": scale, "bias": bias, "mean": mean, "var": var}.items():
+        if vector is not None and vector.shape != x.shape[-1:]:
+            raise ValueError(
+                f"batch_norm: {name} must be ({x.shape[-1]},), one value a channel of x {x.shape}, got {vector.shape}."
+            )
+    if not 0 <= decay <= 1:
+        raise ValueError(f"batch_norm: decay must be in [0, 1], got {decay}. It is the share that is kept.")
+    if not eps > 0:
+        raise ValueError(f"batch_norm: eps must be above 0, got {eps}. 1e-5 is usual.")

@@ -1,0 +1,1 @@
+"""Runnable experiments: python -m experiments.mnist, python -m experiments.predict."""

@@ -1,0 +1,82 @@
+"""The folder of a run: result.json, metrics.jsonl, checkpoints, pictures."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULT, METRICS, CHECKPOINTS = "result.json", "metrics.jsonl", "checkpoints"
+
+
+def fresh(experiment: str) -> Path:
+    """Make runs/EXPERIMENT/NUMBER, with the lowest number above those that exist."""
+    root = Path("runs") / experiment
+    root.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(path.name) for path in root.iterdir() if path.name.isdecimal()), default=0)
+    while True:
+        path = root / str(number)
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def check(path: Path | None, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a workdir whose contents would be lost; write nothing."""
+    if resume and overwrite:
+        raise ValueError("--resume and --overwrite exclude each other. Give one of them.")
+    if path is None:
+        if resume or overwrite:
+            raise ValueError("--resume and --overwrite need the run that they are about. Name it with --workdir.")
+        return
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--workdir must be a folder, got the file {path}. Name another.")
+    if resume and not path.is_dir():
+        raise ValueError(f"--resume needs a run, but there is no folder {path}. Leave --resume out to start one.")
+    if resume or overwrite:
+        return
+    if (path / RESULT).exists():
+        raise ValueError(
+            f"{path} holds a finished run and is left alone."
+            " Train it further with --resume --epochs MORE, or replace it with --overwrite."
+        )
+    if (path / METRICS).exists() or (path / CHECKPOINTS).exists():
+        raise ValueError(f"{path} holds an unfinished run. Go on with --resume, or replace it with --overwrite.")
+
+
+def clear(path: Path) -> None:
+    """Make the folder, without what an earlier run left in it; other files stay."""
+    path.mkdir(parents=True, exist_ok=True)
+    for old in [path / RESULT, path / METRICS, *path.glob("*.png")]:
+        old.unlink(missing_ok=True)
+    if (path / CHECKPOINTS).exists():
+        shutil.rmtree(path / CHECKPOINTS)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl."""
+    file = path / METRICS
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def keep_rows(path: Path, *, up_to: int) -> None:
+    """Drop the rows of steps that no checkpoint remembers, and a line that a kill cut short."""
+    file = path / METRICS
+    if file.exists():
+        whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        file.write_text("".join(line for line in whole if json.loads(line)["step"] <= up_to))
+
+
+def add_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append to metrics.jsonl."""
+    with (path / METRICS).open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Write result.json, whole or not at all."""
+    partial = path / (RESULT + ".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.replace(path / RESULT)

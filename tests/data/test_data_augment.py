@@ -1,0 +1,109 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cnnjax.data import affine, translate
+
+IMAGE = jnp.asarray(np.random.default_rng(0).integers(1, 256, (9, 7, 2)), jnp.uint8)
+
+
+def shifted(image, down, right):
+    """The reference: a Python loop."""
+    image, out = np.asarray(image), np.zeros(image.shape, image.dtype)
+    height, width = len(out), len(out[0])
+    for i in range(height):
+        for j in range(width):
+            if 0 <= i - down < height and 0 <= j - right < width:
+                out[i, j] = image[i - down, j - right]
+    return out
+
+
+def test_translate_gives_every_shift_and_nothing_else():
+    shifts = {shifted(IMAGE, a, b).tobytes(): (a, b) for a in range(-2, 3) for b in range(-2, 3)}
+    keys = jax.random.split(jax.random.key(0), 400)
+    got = np.asarray(jax.vmap(lambda key: translate(key, IMAGE, max_shift=2))(keys))
+    seen = [shifts[image.tobytes()] for image in got]
+    assert set(seen) == set(shifts.values())
+    assert max(seen.count(shift) for shift in shifts.values()) < 40
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.float32, jnp.bfloat16, jnp.bool_])
+def test_translate_keeps_dtype_and_shape_eager_jitted_and_vmapped(dtype):
+    image, keys = IMAGE.astype(dtype), jax.random.split(jax.random.key(1), 3)
+    eager = jnp.stack([translate(key, image, max_shift=3) for key in keys])
+    mapped = jax.jit(jax.vmap(lambda key: translate(key, image, max_shift=3)))(keys)
+    assert (mapped.dtype, mapped.shape) == (dtype, (3, *IMAGE.shape))
+    np.testing.assert_array_equal(eager, mapped)
+
+
+def test_no_shift_is_the_identity():
+    np.testing.assert_array_equal(translate(jax.random.key(0), IMAGE, max_shift=0), IMAGE)
+
+
+def with_largest_amounts(monkeypatch, image, **bounds):
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, **_: jnp.ones(shape))
+    return np.asarray(affine(jax.random.key(0), image, **bounds))
+
+
+def test_affine_without_amounts_is_the_identity():
+    np.testing.assert_array_equal(affine(jax.random.key(0), IMAGE), IMAGE)
+
+
+@pytest.mark.parametrize("shift", [1, 2])
+def test_affine_shift_by_whole_pixels_is_exact(monkeypatch, shift):
+    np.testing.assert_array_equal(with_largest_amounts(monkeypatch, IMAGE, shift=shift), shifted(IMAGE, shift, shift))
+
+
+def test_affine_rotation_by_right_angles(monkeypatch):
+    square = IMAGE[:7].astype(jnp.float32)
+    got = with_largest_amounts(monkeypatch, square, rotation=90)
+    np.testing.assert_allclose(got[1:-1, 1:-1], np.rot90(square)[1:-1, 1:-1], atol=1e-2)
+
+
+def test_affine_scale_agrees_with_scipy(monkeypatch):
+    image = IMAGE.astype(jnp.float32)
+    got = with_largest_amounts(monkeypatch, image, scale=0.25)
+    centre = (np.array(image.shape[:2]) - 1) / 2
+    for c in range(2):
+        plane = np.asarray(image[..., c])
+        want = ndimage.affine_transform(plane, np.eye(2) / 1.25, list(centre - centre / 1.25), order=1)  # pyright: ignore[reportArgumentType]
+        np.testing.assert_allclose(got[..., c], want, atol=1e-2)
+
+
+def test_affine_shear_by_45_degrees_moves_each_row_by_its_distance_to_the_middle(monkeypatch):
+    image = IMAGE.astype(jnp.float32)
+    got = with_largest_amounts(monkeypatch, image, shear=45)
+    for row in range(9):
+        np.testing.assert_allclose(got[row : row + 1], shifted(image[row : row + 1], 0, row - 4), atol=1e-2)
+
+
+def test_affine_amounts_differ_by_key_and_stay_within_their_bounds():
+    dot = jnp.zeros((21, 21, 1)).at[10, 10].set(1.0)
+    keys = jax.random.split(jax.random.key(0), 200)
+    got = np.asarray(jax.jit(jax.vmap(lambda key: affine(key, dot, shift=3)))(keys))[..., 0]
+    centres = np.array([ndimage.center_of_mass(image) for image in got]) - 10
+    assert abs(centres).max() <= 3.001
+    assert centres.min(0).max() < -2.5
+    assert centres.max(0).min() > 2.5
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda k: translate(k, IMAGE[None], max_shift=1),
+            r"translate: image must be \(H, W, C\), got shape \(1, 9, 7, 2\)\. .*vmap",
+        ),
+        (lambda k: translate(k, IMAGE, max_shift=-1), "translate: max_shift must be at least 0, got -1"),
+        (lambda k: affine(k, IMAGE[..., 0]), r"affine: image must be \(H, W, C\), got shape \(9, 7\)"),
+        (lambda k: affine(k, IMAGE, rotation=-5), r"affine: rotation must be at least 0, got -5"),
+        (lambda k: affine(k, IMAGE, scale=1.1), r"affine: scale must be at least 0 and below 1, got 1.1"),
+        (lambda k: affine(k, IMAGE, shear=90), r"affine: shear must be at least 0 and below 90, got 90"),
+        (lambda k: affine(k, IMAGE, shift=-1), r"affine: shift must be at least 0, got -1"),
+    ],
+)
+def test_bad_arguments_are_named(call, text):
+    with pytest.raises(ValueError, match=text):
+        call(jax.random.key(0))
