@@ -3,6 +3,18 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+Config = TypeVar("Config")
+
+
+def parse(config: type[Config], command: str) -> Config:
+    """Read a config from the command line: an option a field, required fields by position."""
+    try:
+        import tyro
+    except ImportError as error:
+        raise ImportError("the experiments read their options with tyro: pip install 'cnnjax[experiments]'") from error
+    return tyro.cli(config, prog=f"python -m {command}", config=(tyro.conf.PositionalRequiredArgs,))
 
 
 @contextmanager

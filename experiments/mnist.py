@@ -96,9 +96,7 @@ def main() -> None:
     """Run the command."""
     started = time.perf_counter()
     with commandline.bad_input(COMMAND):
-        import tyro
-
-        config = tyro.cli(Config, prog=f"python -m {COMMAND}")
+        config = commandline.parse(Config, COMMAND)
         _check(config)
         workdir.check(config.workdir, resume=config.resume, overwrite=config.overwrite)
         dataset = data.load("mnist", config.data)
@@ -218,7 +216,7 @@ def _report(
 ) -> None:
     """Test the trained model, draw the pictures, write result.json and say how it went."""
     images, labels = dataset.test["image"], dataset.test["label"]
-    probabilities = train.predict(graphdef, state, np.float32(images) / 255)
+    probabilities = train.predict(graphdef, state, images.astype(np.float32) / 255)
     predictions = probabilities.argmax(1)
     correct, total = int((predictions == labels).sum()), len(labels)
     _draw(config, dataset, graphdef, state, path, probabilities)

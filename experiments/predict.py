@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from flax import nnx
 
 from cnnjax import data, train
 from experiments import commandline, mnist, workdir
@@ -15,25 +16,27 @@ COMMAND = "experiments.predict"
 class Config:
     """Classify digits in pictures."""
 
-    workdir: Path
-    """Folder of a run of experiments.mnist."""
-    files: tyro.conf.Positional[tuple[Path, ...]]
+    files: tuple[Path, ...]
     """PNG or JPEG pictures of one digit each."""
+    workdir: Path | None = None
+    """Folder of a run of experiments.mnist; by default the newest in runs/mnist."""
 
 
 def main() -> None:
     """Run the command."""
     with commandline.bad_input(COMMAND):
-        config = _parse()
+        config = commandline.parse(Config, COMMAND)
+        if not config.files:
+            raise ValueError("there must be a picture to classify, got none. Name PNG or JPEG files.")
         images = np.stack([data.read_digit(file) for file in config.files])
-        graphdef, state = load(config.workdir)
-    probabilities = train.predict(graphdef, state, np.float32(images) / 255)
+        graphdef, state = load(config.workdir or workdir.newest("mnist"))
+    probabilities = train.predict(graphdef, state, images.astype(np.float32) / 255)
     for file, row in zip(config.files, probabilities, strict=True):
         best = np.argsort(-row)[:3]
         print(f"{file}: {best[0]}   " + "  ".join(f"{digit} {row[digit]:.1%}" for digit in best))
 
 
-def load(path: Path) -> tuple[mnist.nnx.GraphDef, train.TrainState]:
+def load(path: Path) -> tuple[nnx.GraphDef[nnx.Module], train.TrainState]:
     """Read the model of a run, trained as far as its newest checkpoint."""
     meta = train.checkpoint.read_meta(path / workdir.CHECKPOINTS)
     if meta is None:
@@ -42,12 +45,6 @@ def load(path: Path) -> tuple[mnist.nnx.GraphDef, train.TrainState]:
     graphdef, state = train.create(mnist.build(meta["model"], seed=0), tx)
     state, _ = train.checkpoint.restore(path / workdir.CHECKPOINTS, state)
     return graphdef, state
-
-
-def _parse() -> Config:
-    import tyro
-
-    return tyro.cli(Config, prog=f"python -m {COMMAND}", config=(tyro.conf.PositionalRequiredArgs,))
 
 
 if __name__ == "__main__":

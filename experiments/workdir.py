@@ -13,7 +13,7 @@ def fresh(experiment: str) -> Path:
     """Make runs/EXPERIMENT/NUMBER, with the lowest number above those that exist."""
     root = Path("runs") / experiment
     root.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(path.name) for path in root.iterdir() if path.name.isdecimal()), default=0)
+    number = max(_numbers(root), default=0) + 1
     while True:
         path = root / str(number)
         try:
@@ -21,6 +21,20 @@ def fresh(experiment: str) -> Path:
             return path
         except FileExistsError:
             number += 1
+
+
+def newest(experiment: str) -> Path:
+    """Name the run that `fresh` made last."""
+    root = Path("runs") / experiment
+    if not _numbers(root):
+        raise ValueError(
+            f"there is no run in {root}. Name one with --workdir, or train with -m experiments.{experiment}."
+        )
+    return root / str(max(_numbers(root)))
+
+
+def _numbers(root: Path) -> list[int]:
+    return [int(path.name) for path in root.glob("*") if path.name.isdecimal()]
 
 
 def check(path: Path | None, *, resume: bool, overwrite: bool) -> None:

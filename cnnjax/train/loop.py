@@ -70,7 +70,7 @@ def fit(
                 history.append(_fetch(pending.pop(0), start + len(history)))
                 if not bar.disable:
                     rate = (bar.format_dict["rate"] or 0) * len(jax.tree.leaves(batch)[0])
-                    bar.set_postfix({**_rounded(history[-1]), "images/s": f"{rate:.0f}"}, refresh=False)
+                    bar.set_postfix({**_rounded(history[-1]), "examples/s": f"{rate:.0f}"}, refresh=False)
             bar.update()
         for metrics in pending:
             history.append(_fetch(metrics, start + len(history)))

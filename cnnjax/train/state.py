@@ -60,9 +60,14 @@ def create(
         optax's convention of explicit state; nnx's split.
     """
     graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
-    params, model_state = nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)
+    params, model_state = jax.tree.map(_strong, (nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)))
     step = jnp.zeros((), jnp.int32)
     return graphdef, TrainState(step, params, model_state, tx.init(params), params if ema else None)
+
+
+def _strong(leaf: Array) -> Array:
+    # A weakly typed parameter, as jnp.asarray(2.0) is, turns strong in the first step and would compile the next anew.
+    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.asarray(leaf, leaf.dtype)
 
 
 def merge(graphdef: nnx.GraphDef[nnx.Module], state: TrainState) -> nnx.Module:

@@ -1,5 +1,7 @@
 """What the tests of the ops share: the ways to run a function, weighted gradients, PyTorch's layout."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,8 @@ WAYS = {"eager": lambda function: function, "jit": jax.jit, "vmap": _vmapped}
 ways = pytest.mark.parametrize("way", list(WAYS.values()), ids=list(WAYS))
 
 
-def normal(seed, *shape, dtype=np.float64):
+def normal(seed: int, *shape: int, dtype: Any = "float64") -> Any:
+    """An array of NumPy; the ops, annotated for those of JAX, take it."""
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
@@ -46,6 +49,7 @@ def value_and_grads(function, *args):
 def torch_value_and_grads(function, *args):
     """As `value_and_grads`, of a PyTorch function that returns channels last."""
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    torch.set_num_threads(1)  # several test processes share the cores
     tensors = [torch.tensor(arg, requires_grad=True) for arg in args]
     y = function(*tensors)
     (y * torch.tensor(weights_of(tuple(y.shape)))).sum().backward()

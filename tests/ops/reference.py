@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+Padding = str | int | list | tuple
+
 FILL = {"CIRCULAR": "wrap", "REFLECT": "reflect", "REPLICATE": "edge"}
 
 
@@ -38,7 +40,7 @@ def pairs(spatial, window, padding, stride, dilation):
     return [pair(*axis) for axis in zip(spatial, window, paddings, stride, dilation, strict=True)]
 
 
-def conv(x, kernel, bias=None, *, stride=1, padding="SAME", dilation=1, groups=1):
+def conv(x, kernel, bias=None, *, stride=1, padding: Padding = "SAME", dilation=1, groups=1):
     rank = x.ndim - 2
     window, (taken, outputs) = kernel.shape[:rank], kernel.shape[rank:]
     margin = pairs(x.shape[1:-1], window, padding, stride, dilation)
@@ -96,7 +98,7 @@ def _pixels(windows, place, spatial):
             yield at
 
 
-def max_pool(x, window, *, stride=None, padding="VALID", dilation=1, ceil_mode=False, weights=None):
+def max_pool(x, window, *, stride=None, padding: Padding = "VALID", dilation=1, ceil_mode=False, weights=None):
     """The maxima; with `weights` for every output, the gradient of their weighted sum: the first of equals."""
     spatial = x.shape[1:-1]
     windows, _ = pool_windows(spatial, window, stride, padding, dilation, ceil_mode)
@@ -104,16 +106,17 @@ def max_pool(x, window, *, stride=None, padding="VALID", dilation=1, ceil_mode=F
     gradient = np.zeros_like(x)
     for place in np.ndindex(*map(len, windows)):
         pixels = list(_pixels(windows, place, spatial))
-        for n, c in np.ndindex(x.shape[0], x.shape[-1]):
-            values = [x[(n, *at, c)] for at in pixels]
-            best = int(np.argmax(values))
-            y[(n, *place, c)] = values[best]
+        values = np.stack([x[(slice(None), *at)] for at in pixels])
+        y[(slice(None), *place)] = values.max(0)
+        for (n, c), best in np.ndenumerate(values.argmax(0)):
             if weights is not None:
                 gradient[(n, *pixels[best], c)] += weights[(n, *place, c)]
     return y if weights is None else gradient
 
 
-def avg_pool(x, window, *, stride=None, padding="VALID", dilation=1, ceil_mode=False, count_include_pad=True):
+def avg_pool(
+    x, window, *, stride=None, padding: Padding = "VALID", dilation=1, ceil_mode=False, count_include_pad=True
+):
     spatial = x.shape[1:-1]
     windows, margin = pool_windows(spatial, window, stride, padding, dilation, ceil_mode)
     y = np.zeros((x.shape[0], *map(len, windows), x.shape[-1]), x.dtype)

@@ -1,0 +1,375 @@
+"""python -m experiments.mnist and experiments.predict: what they leave behind, and how they end."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnjax import data, train
+from experiments import commandline, mnist, predict
+
+ROOT = Path(__file__).parents[2]
+PICTURES = {"learning_curve.png", "confusion.png", "filters.png", "mistakes.png"}
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """A folder of idx files with 320 and 60 of the embedded digits."""
+    folder = tmp_path_factory.mktemp("idx")
+    dataset = data.load("mnist", "embedded")
+    for name, examples, count in (("train", dataset.train, 320), ("t10k", dataset.test, 60)):
+        write_idx(folder / f"{name}-images-idx3-ubyte.gz", examples["image"][:count, :, :, 0])
+        write_idx(folder / f"{name}-labels-idx1-ubyte.gz", examples["label"][:count])
+    return folder
+
+
+def write_idx(path, array):
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(monkeypatch, module, *arguments):
+    """Run a command in this process; 0 or its exit status."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    try:
+        module.main()
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def fast(digits):
+    return ["--data", digits, "--batch-size", 32, "--model", "mlp"]
+
+
+def parameters(workdir):
+    _, state = predict.load(Path(workdir))
+    return jax.tree.leaves((state.params, state.model_state, state.opt_state, state.step))
+
+
+def assert_same_bits(one, other):
+    for a, b in zip(parameters(one), parameters(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.smoke
+def test_a_run_leaves_everything_behind(digits, monkeypatch, capsys):
+    arguments = ["--data", digits, "--batch-size", 32, "--epochs", 2, "--workdir", "run"]
+    assert run(monkeypatch, mnist, *arguments) == 0
+    shown = capsys.readouterr()
+    result = json.loads(Path("run/result.json").read_text())
+    expected = {
+        "test_total": 60, "train_examples": 320, "epochs": 2, "steps": 20, "parallel": "jit", "model": "lenet",
+        "data": "mnist from idx files", "seed": 0, "parameters": 98_554,
+    }  # fmt: skip
+    assert {name: result[name] for name in expected} == expected
+    assert result["test_accuracy"] == result["test_correct"] / 60
+    assert set(result["versions"]) >= {"python", "cnnjax", "jax", "flax"}
+    assert len(result["devices"]) == jax.device_count()
+    last = shown.out.splitlines()[-1]
+    score = f"{result['test_accuracy']:.4f} ({result['test_correct']}/60, mnist from idx files)"
+    assert re.fullmatch(rf"test accuracy {re.escape(score)} in [\d.]+ s", last)
+    assert "epoch 2/2" in shown.err
+    assert "examples/s=" in shown.err
+    assert {path.name for path in Path("run").glob("*.png")} >= PICTURES - {"mistakes.png"}
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 21))
+    assert [row["step"] for row in rows if "test_accuracy" in row] == [10, 20]
+    assert rows[-1]["test_accuracy"] == pytest.approx(result["test_accuracy"])
+
+
+@pytest.mark.parametrize("model", ["lenet5", "mlp"])
+def test_the_same_command_trains_the_other_models(model, digits, monkeypatch):
+    arguments = ["--data", digits, "--batch-size", 32, "--epochs", 4, "--model", model, "--workdir", "run"]
+    assert run(monkeypatch, mnist, *arguments, "--learning-rate", "0.01") == 0
+    assert json.loads(Path("run/result.json").read_text())["model"] == model
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert PICTURES - {"mistakes.png"} <= {path.name for path in Path("run").glob("*.png")}
+
+
+def test_runs_are_numbered(digits, monkeypatch):
+    for number in (1, 2):
+        assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1) == 0
+        assert Path(f"runs/mnist/{number}/result.json").exists()
+
+
+@pytest.mark.skipif(jax.device_count() != 8, reason="needs 8 (virtual) devices")
+def test_pmap_trains_as_jit(digits, monkeypatch):
+    for parallel in ("jit", "pmap"):
+        arguments = [*fast(digits), "--epochs", 6, "--workdir", parallel, "--parallel", parallel]
+        assert run(monkeypatch, mnist, *arguments) == 0
+    jit, pmap = (json.loads(Path(f"{name}/result.json").read_text()) for name in ("jit", "pmap"))
+    assert (jit["parallel"], pmap["parallel"]) == ("jit", "pmap")
+    # The shards draw their own dropout, so the two runs differ as two seeds do.
+    assert abs(jit["test_correct"] - pmap["test_correct"]) <= 9
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(digits, monkeypatch):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", name, "--seed", seed) == 0
+    assert_same_bits("a", "b")
+    assert any(not np.array_equal(x, y) for x, y in zip(parameters("a"), parameters("c"), strict=True))
+
+
+def test_a_killed_run_resumes_to_the_same_bits(digits, monkeypatch, capsys):
+    arguments = [*fast(digits), "--epochs", 12]
+    assert run(monkeypatch, mnist, *arguments, "--workdir", "unbroken") == 0
+    command = [sys.executable, "-m", "experiments.mnist", *map(str, arguments), "--workdir", "killed"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for epochs_before_the_kill in (1, 4):
+        extra = ["--resume"] if Path("killed").exists() else []
+        process = subprocess.Popen(
+            [*command, *extra], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        metrics, deadline = Path("killed/metrics.jsonl"), time.monotonic() + 120
+        while not metrics.exists() or metrics.read_text().count("test_accuracy") < epochs_before_the_kill:
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not Path("killed/result.json").exists()
+    assert run(monkeypatch, mnist, *arguments, "--workdir", "killed", "--resume") == 0
+    assert_same_bits("unbroken", "killed")
+    whole, resumed = (
+        [json.loads(line) for line in Path(f"{name}/metrics.jsonl").read_text().splitlines()]
+        for name in ("unbroken", "killed")
+    )
+    for one, other in zip(whole, resumed, strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+
+
+def test_a_finished_run_is_left_alone_then_trained_further_then_replaced(digits, monkeypatch, capsys):
+    arguments = [*fast(digits), "--workdir", "run"]
+    assert run(monkeypatch, mnist, *arguments, "--epochs", 2) == 0
+    before = contents("run")
+    assert run(monkeypatch, mnist, *arguments, "--epochs", 2) == 2
+    said = capsys.readouterr().err
+    assert "run holds a finished run and is left alone." in said
+    assert "--resume --epochs MORE" in said
+    assert "--overwrite" in said
+    assert run(monkeypatch, mnist, *arguments, "--epochs", 2, "--resume") == 0
+    assert "run has finished its 2 epochs already" in capsys.readouterr().out
+    assert contents("run") == before
+    assert run(monkeypatch, mnist, *arguments, "--epochs", 3, "--resume") == 0
+    assert json.loads(Path("run/result.json").read_text())["steps"] == 30
+    Path("run/notes.txt").write_text("mine")
+    assert run(monkeypatch, mnist, *arguments, "--epochs", 1, "--overwrite") == 0
+    assert json.loads(Path("run/result.json").read_text())["steps"] == 10
+    assert Path("run/notes.txt").read_text() == "mine"
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def damaged(digits, folder, name, change):
+    folder.mkdir()
+    for file in digits.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    target = folder / name
+    target.write_bytes(change(target.read_bytes()))
+    return folder
+
+
+def relabelled(values):
+    def change(content):
+        raw = bytearray(gzip.decompress(content))
+        raw[8 : 8 + len(values)] = bytes(values)
+        return gzip.compress(bytes(raw))
+
+    return change
+
+
+BAD_OPTIONS = {
+    "--batch-size 0": "--batch-size must be at least 1, got 0.",
+    "--batch-size 30 --parallel pmap": "--batch-size must divide over the devices, got 30 for 8. Use a multiple of 8.",
+    "--learning-rate 0": "--learning-rate must be a positive number, got 0.0.",
+    "--learning-rate -0.1": "--learning-rate must be a positive number, got -0.1.",
+    "--learning-rate nan": "--learning-rate must be a positive number, got nan.",
+    "--learning-rate inf": "--learning-rate must be a positive number, got inf.",
+    "--epochs -3": "--epochs must be at least 1, got -3.",
+    "--epochs 0": "--epochs must be at least 1, got 0.",
+    "--resume": "--resume and --overwrite need the run that they are about. Name it with --workdir.",
+    "--resume --overwrite --workdir run": "--resume and --overwrite exclude each other. Give one of them.",
+    "--resume --workdir nowhere": "--resume needs a run, but there is no folder nowhere.",
+    "--workdir a-file": "--workdir must be a folder, got the file a-file. Name another.",
+    "--data nowhere": "there is no folder 'nowhere'",
+    "--data a-file": "a-file",
+    "--data empty": "empty",
+}
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS)
+def test_bad_options_end_in_one_line(options, digits, monkeypatch, capsys):
+    if "pmap" in options and jax.device_count() != 8:
+        pytest.skip("needs 8 (virtual) devices")
+    Path("a-file").write_text("mine")
+    Path("empty").mkdir()
+    before = sorted(Path().rglob("*"))
+    arguments = ["--data", digits] if "--data" not in options else []
+    assert run(monkeypatch, mnist, *arguments, *options.split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("experiments.mnist: ")
+    assert BAD_OPTIONS[options] in said
+    assert said.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+    assert Path("a-file").read_text() == "mine"
+
+
+TRAIN_LABELS, TRAIN_IMAGES = "train-labels-idx1-ubyte.gz", "train-images-idx3-ubyte.gz"
+SIXTY_LABELS = gzip.compress(struct.pack(">HBBI", 0, 8, 1, 60) + bytes(60))
+BAD_FILES = {
+    "corrupt": (TRAIN_IMAGES, lambda content: content[:200] + bytes(50) + content[250:], TRAIN_IMAGES),
+    "truncated": (TRAIN_IMAGES, lambda content: content[:-400], TRAIN_IMAGES),
+    "labels of another set": (TRAIN_LABELS, lambda content: SIXTY_LABELS, "these are the labels of another set"),
+    "label out of range": (TRAIN_LABELS, relabelled([3, 10]), "labels must be 0 to 9, got 10 at example 1"),
+}
+
+
+@pytest.mark.parametrize("damage", BAD_FILES)
+def test_bad_files_end_in_one_line_and_the_run_is_kept(damage, digits, tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 0
+    capsys.readouterr()
+    before = contents("run")
+    name, change, message = BAD_FILES[damage]
+    folder = damaged(digits, tmp_path / "damaged", name, change)
+    assert run(monkeypatch, mnist, "--data", folder, "--workdir", "run", "--overwrite") == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert contents("run") == before
+
+
+def test_a_checkpoint_is_resumed_with_its_own_settings_alone(digits, monkeypatch, capsys):
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 3, "--workdir", "run") == 0
+    before = contents("run")
+    cases = {
+        "--epochs 2": "--epochs must not be fewer than the run has finished: run has 3, got 2.",
+        "--epochs 4 --model lenet": "the run in run has model 'mlp', got 'lenet'.",
+        "--epochs 4 --batch-size 64": "the run in run has batch_size 32, got 64.",
+        "--epochs 4 --learning-rate 0.5": "the run in run has learning_rate 0.003, got 0.5.",
+        "--epochs 4 --seed 1": "the run in run has seed 0, got 1.",
+        "--epochs 4 --data embedded": "the run in run has data 'mnist from idx files', got '5,000 digits",
+    }
+    for options, message in cases.items():
+        capsys.readouterr()
+        assert run(monkeypatch, mnist, *fast(digits), "--workdir", "run", "--resume", *options.split()) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+        assert contents("run") == before
+
+
+def test_an_unfinished_run_is_not_written_over(digits, monkeypatch, capsys):
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 0
+    Path("run/result.json").unlink()
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 2
+    assert (
+        "run holds an unfinished run. Go on with --resume, or replace it with --overwrite." in capsys.readouterr().err
+    )
+
+
+def test_a_diverging_run_says_so_and_keeps_its_checkpoint(digits, monkeypatch, capsys):
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 0
+    batches = data.Batches.__call__
+
+    def poisoned(self, step):
+        batch = batches(self, step)
+        return batch | {"image": batch["image"].astype(np.float32) * (np.nan if step == 15 else 1)}
+
+    monkeypatch.setattr(data.Batches, "__call__", poisoned)
+    capsys.readouterr()
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 2, "--workdir", "run", "--resume") == 1
+    assert "fit: the loss must stay finite, got nan in step 15." in capsys.readouterr().err
+    meta = train.checkpoint.read_meta("run/checkpoints")
+    assert meta is not None
+    assert meta["epochs_done"] == 1
+
+
+def test_an_interrupted_run_says_how_to_go_on(digits, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "fit", interrupt)
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 130
+    assert "interrupted. Finished epochs are kept: go on with --workdir run --resume." in capsys.readouterr().err
+
+
+def test_predict_classifies_pictures(digits, monkeypatch, capsys):
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 8) == 0
+    dataset = data.load("mnist", digits)
+    for number in range(4):
+        white_on_black = Image.fromarray(dataset.train["image"][number, :, :, 0])
+        white_on_black.save(f"{number}.png")
+        Image.fromarray(255 - np.asarray(white_on_black.resize((280, 280)))).save(f"{number}.jpg")
+    capsys.readouterr()
+    files = [f"{number}.{kind}" for number in range(4) for kind in ("png", "jpg")]
+    assert run(monkeypatch, predict, *files, "--workdir", "runs/mnist/1") == 0
+    named = capsys.readouterr().out
+    assert run(monkeypatch, predict, *files) == 0
+    assert capsys.readouterr().out == named
+    lines = named.splitlines()
+    parts = [re.findall(r"^(\S+): (\d) +(\d) ([\d.]+)%  \d [\d.]+%  \d [\d.]+%$", line)[0] for line in lines]
+    assert [file for file, *_ in parts] == files
+    assert all(best == first and 0 <= float(share) <= 100 for _, best, first, share in parts)
+    right = sum(int(part[1]) == dataset.train["label"][number // 2] for number, part in enumerate(parts))
+    assert right >= 6
+
+
+def test_predict_ends_in_one_line(monkeypatch, capsys):
+    Path("broken.png").write_bytes(b"not a picture")
+    Image.new("L", (28, 28)).save("blank.png")
+    Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save("line.png")
+    cases = {
+        "broken.png": "broken.png cannot be read",
+        "missing.png": "missing.png cannot be read: No such file or directory",
+        "blank.png": "blank.png is blank",
+        "": "there must be a picture to classify, got none",
+        "line.png": "there is no run in runs/mnist",
+        "line.png --workdir nowhere": "--workdir must hold a trained run, got nowhere.",
+    }
+    for arguments, message in cases.items():
+        assert run(monkeypatch, predict, *arguments.split()) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("experiments.predict: ")
+        assert message in said
+        assert said.count("\n") == 1
+
+
+def test_without_tyro_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    with pytest.raises(ImportError, match=r"pip install 'cnnjax\[experiments\]'"):
+        commandline.parse(mnist.Config, "experiments.mnist")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["embedded", "idx"])
+def test_the_default_run_reaches_what_the_readme_says(source, monkeypatch):
+    folder = ROOT.parent / "shared" / "data" / "mnist"
+    if source == "idx" and not folder.is_dir():
+        pytest.skip("shared/data is not part of the project")
+    # In a process of its own: with the test suite's 8 virtual devices JAX has fewer threads a device.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    options = ["--data", str(folder) if source == "idx" else "embedded", "--workdir", "run"]
+    subprocess.run([sys.executable, "-m", "experiments.mnist", *options], env=environment, check=True)
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["test_total"] == (10_000 if source == "idx" else 1_000)
+    assert result["test_accuracy"] >= (0.99 if source == "idx" else 0.975)

@@ -1,0 +1,124 @@
+"""The pictures: what they show is what they were given, and they neither show nor save anything themselves."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cnnjax import explain
+
+DIGIT = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+
+
+def test_pixels_writes_every_value():
+    figure = explain.plot_pixels(DIGIT)
+    assert [text.get_text() for text in figure.axes[0].texts] == [str(n) for n in range(12)]
+    assert [text.get_text() for text in explain.plot_pixels(np.array([[0.25, -1.0]])).axes[0].texts] == ["0.2", "-1.0"]
+
+
+def test_pictures_draws_each_image_under_its_title():
+    images = np.stack([DIGIT, DIGIT + 100, DIGIT + 200])
+    figure = explain.plot_pictures(images, titles=["a", "b", "c"], columns=2)
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "c", ""]
+    for ax, image in zip(figure.axes, images, strict=False):
+        np.testing.assert_array_equal(ax.images[0].get_array(), image[:, :, 0])
+        assert ax.images[0].get_clim() == (0, 255)
+    assert not figure.axes[3].images
+
+
+def test_pictures_may_be_in_colour():
+    image = np.random.default_rng(0).random((2, 5, 5, 3))
+    np.testing.assert_array_equal(explain.plot_pictures(image).axes[1].images[0].get_array(), image[1])
+
+
+def test_filters_share_one_scale_centred_at_zero():
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 4))
+    figure = explain.plot_filters(kernel, channel=1)
+    limit = np.abs(kernel).max()
+    for number, ax in enumerate(figure.axes[:4]):
+        np.testing.assert_array_equal(ax.images[0].get_array(), kernel[:, :, 1, number])
+        assert ax.images[0].get_clim() == (-limit, limit)
+
+
+def test_curve_draws_losses_and_error_rates():
+    rows = [
+        {"step": 10, "loss": 2.0, "accuracy": 0.5},
+        {"step": 20, "loss": 1.0, "accuracy": 0.75, "test_loss": 1.5, "test_accuracy": 0.7},
+    ]
+    left, right = explain.plot_curve(rows).axes
+    assert [np.asarray(line.get_ydata()).tolist() for line in left.lines] == [[2.0, 1.0], [1.5]]
+    np.testing.assert_allclose(np.asarray(right.lines[0].get_ydata()), [0.5, 0.25])
+    np.testing.assert_allclose(np.asarray(right.lines[1].get_ydata()), [0.3])
+    assert [np.asarray(line.get_xdata()).tolist() for line in right.lines] == [[10, 20], [20]]
+
+
+def test_confusion_matrix_counts_by_hand():
+    counts = explain.confusion_matrix([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 2], num_classes=3)
+    np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [1, 0, 2]])
+    figure = explain.plot_confusion(counts, class_names=["cat", "dog", "cow"])
+    written = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert written == {(0, 0): "1", (1, 0): "1", (1, 1): "1", (0, 2): "1", (2, 2): "2"}
+    # Colour is for what went wrong: the diagonal has none.
+    colours = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_allclose(colours, [[0, 0.5, 0], [0, 0, 0], [1 / 3, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: explain.plot_pixels(np.zeros((2, 2, 3))), r"plot_pixels: image must be \(H, W\) or \(H, W, 1\)"),
+        (lambda: explain.plot_pictures(np.zeros((2, 2, 3))), r"plot_pictures: images must be \(N, H, W, 1 or 3\)"),
+        (
+            lambda: explain.plot_pictures(DIGIT[None], titles=[]),
+            r"plot_pictures: titles must be one a picture, got 0 for 1",
+        ),
+        (
+            lambda: explain.plot_filters(np.zeros((3, 3, 1, 2)), channel=1),
+            r"plot_filters: kernel must be .* with channel 1",
+        ),
+        (lambda: explain.plot_curve([]), r"plot_curve: there must be a point to draw, got none"),
+        (lambda: explain.confusion_matrix([0, 1], [0], num_classes=2), r"labels and predictions must be \(N,\)"),
+        (lambda: explain.confusion_matrix([0, 3], [0, 1], num_classes=2), r"labels must be in \[0, 2\), got 0 to 3"),
+        (lambda: explain.plot_confusion(np.zeros((2, 2)), class_names=["a"]), r"counts must be \(1, 1\) for 1 names"),
+    ],
+)
+def test_errors_name_the_function_and_the_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_every_figure_can_be_written(tmp_path):
+    for number, figure in enumerate(
+        [
+            explain.plot_pixels(DIGIT),
+            explain.plot_pictures(DIGIT[None]),
+            explain.plot_filters(np.ones((3, 3, 1, 9))),
+            explain.plot_curve([{"step": 1, "loss": 1.0}]),
+            explain.plot_confusion(np.eye(3, dtype=int), class_names="abc"),
+        ]
+    ):
+        figure.savefig(tmp_path / f"{number}.png")
+        assert (tmp_path / f"{number}.png").stat().st_size > 300
+
+
+def test_drawing_changes_nothing_global():
+    code = """
+import sys, numpy as np
+from cnnjax import explain
+import matplotlib
+before = dict(matplotlib.rcParams)
+explain.plot_pictures(np.zeros((2, 4, 4, 1))).savefig("/dev/null", format="png")
+assert dict(matplotlib.rcParams) == before
+import matplotlib.pyplot
+assert matplotlib.pyplot.get_fignums() == []
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(
+        ImportError, match=r"explain draws with matplotlib\. Install it with: pip install 'cnnjax\[plots\]'"
+    ):
+        explain.plot_pixels(DIGIT)

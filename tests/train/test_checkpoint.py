@@ -1,0 +1,82 @@
+"""Checkpoints: bit for bit, the newest wins, another model is named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from cnnjax import models, train
+
+
+def make(hidden=(5,), tx=None, **options):
+    model = models.MLP(shape=(4,), hidden=hidden, rngs=nnx.Rngs(0))
+    return train.create(model, tx or optax.adamw(optax.schedules.cosine_decay_schedule(0.1, 9)), **options)[1]
+
+
+def leaves(state):
+    raw = [
+        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(state)
+    ]
+    return [np.asarray(x) for x in raw]
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": True}])
+def test_a_state_comes_back_bit_for_bit(tmp_path, options):
+    state = jax.tree.map(lambda x: x + 3 if jnp.issubdtype(x.dtype, jnp.integer) else x * jnp.pi, make(**options))
+    train.checkpoint.save(tmp_path / "c", state, {"name": "mlp", "seconds": 1.5})
+    restored, meta = train.checkpoint.restore(tmp_path / "c", make(**options))
+    assert_same(restored, state)
+    assert meta == train.checkpoint.read_meta(tmp_path / "c") == {"name": "mlp", "seconds": 1.5}
+
+
+def test_random_streams_of_stock_models_come_back(tmp_path):
+    model = nnx.Sequential(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(1)))
+    _, state = train.create(model, optax.sgd(0.1))
+    train.checkpoint.save(tmp_path, state, {})
+    assert_same(train.checkpoint.restore(tmp_path, state)[0], state)
+
+
+def test_the_newest_wins_and_older_ones_go(tmp_path):
+    state = make()
+    for step in (1, 2, 9, 10):
+        state = train.TrainState(jnp.int32(step), state.params, state.model_state, state.opt_state)
+        train.checkpoint.save(tmp_path, state, {"step": step}, keep=2)
+    restored, meta = train.checkpoint.restore(tmp_path, make())
+    assert (int(restored.step), meta["step"]) == (10, 10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "9"]
+
+
+def test_another_model_is_named_with_both_shapes(tmp_path):
+    train.checkpoint.save(tmp_path, make(), {})
+    with pytest.raises(
+        ValueError,
+        match=r"another model or optimiser: params/hidden/0/bias is float32\[5\] there and float32\[6\] here",
+    ):
+        train.checkpoint.restore(tmp_path, make(hidden=(6,)))
+    with pytest.raises(ValueError, match=r"opt_state/\S+ is \S+ there and absent here"):
+        train.checkpoint.restore(tmp_path, make(tx=optax.sgd(0.1)))
+
+
+def test_no_checkpoint_is_said(tmp_path):
+    assert train.checkpoint.read_meta(tmp_path / "none") is None
+    assert train.checkpoint.read_meta(tmp_path) is None
+    for folder in (tmp_path / "none", tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"restore: there must be a checkpoint, but .* Train first"):
+            train.checkpoint.restore(folder, make())
+
+
+def test_another_format_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(train.checkpoint, "_FORMAT", 99)
+        train.checkpoint.save(tmp_path, make(), {})
+    with pytest.raises(ValueError, match=r"must be of checkpoint format 1, got 99\. Read it with the version"):
+        train.checkpoint.restore(tmp_path, make())
