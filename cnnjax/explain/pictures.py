@@ -46,7 +46,7 @@ def plot_pictures(images: ArrayLike, *, titles: Sequence[str] | None = None, col
     top = 255 if images.dtype == np.uint8 else 1
     for ax in axes:
         style.bare(ax)
-    for ax, image, title in zip(axes, images, titles or [""] * len(images), strict=False):
+    for ax, image, title in zip(axes, images, [""] * len(images) if titles is None else titles, strict=False):
         ax.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap=style.GREY, vmin=0, vmax=top)
         ax.set_title(title)
     return figure

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax import Array
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from cnnjax.train.apply import apply
 from cnnjax.train.state import TrainState, merge
