@@ -31,6 +31,9 @@ def translate(key: PRNGKeyArray, image: Shaped[Array, "h w c"], *, max_shift: in
         Array([[0., 0., 0.],
                [0., 0., 1.],
                [0., 0., 0.]], dtype=float32)
+
+    Source:
+        Krizhevsky, Sutskever & Hinton 2012, "ImageNet Classification with Deep CNNs", section 4.1 (translations).
     """
     _check_image("translate", image)
     if max_shift < 0:
@@ -71,6 +74,9 @@ def affine(
         >>> image = jnp.arange(12.0).reshape(3, 4, 1)
         >>> bool(jnp.allclose(affine(jax.random.key(0), image), image, atol=1e-4))
         True
+
+    Source:
+        Simard, Steinkraus & Platt 2003, "Best Practices for Convolutional Neural Networks", section 2.
     """
     _check_image("affine", image)
     _check_bounds(rotation=(rotation, math.inf), scale=(scale, 1), shear=(shear, 90), shift=(shift, math.inf))

@@ -30,6 +30,14 @@ def inexact(op: str, name: str, value: ArrayLike) -> Array:
     return array
 
 
+def floating(op: str, name: str, value: ArrayLike) -> Array:
+    """The argument as an array of a floating dtype, not complex."""
+    array = inexact(op, name, value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{op}: {name} must be floating point, got {array.dtype}. Take its real and imaginary parts.")
+    return array
+
+
 def ordered(op: str, name: str, value: ArrayLike) -> Array:
     """The argument as an array of a floating or integer dtype: one that has a maximum."""
     array = jnp.asarray(value)
@@ -52,11 +60,24 @@ def same_dtype(op: str, x: Array, name: str, array: Array) -> None:
 def batched(op: str, x: Array, rank: int) -> tuple[int, ...]:
     """The spatial shape of x, which must be (N, *spatial, C) with at least one pixel."""
     if x.ndim != rank + 2:
-        fix = "Add a batch axis with x[None]." if x.ndim == rank + 1 else "Use vmap for more batch axes."
+        fix = {rank + 1: "Add a batch axis with x[None]."}.get(
+            x.ndim, "Use vmap for more batch axes." if x.ndim > rank + 2 else "Add the axes that are missing."
+        )
         raise ValueError(f"{op}: x must be {layout(rank)}, got shape {x.shape}. {fix}")
     if 0 in x.shape[1:-1]:
         raise ValueError(f"{op}: x must have pixels, got shape {x.shape}. Only the batch axis may be empty.")
     return x.shape[1:-1]
+
+
+def count(op: str, name: str, value: int) -> int:
+    """An int of at least 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{op}: {name} must be an int, got {value!r}.") from None
+    if number < 1:
+        raise ValueError(f"{op}: {name} must be at least 1, got {value!r}.")
+    return number
 
 
 def per_axis(op: str, name: str, value: int | Sequence[int], rank: int, *, minimum: int = 1) -> tuple[int, ...]:
@@ -70,6 +91,25 @@ def per_axis(op: str, name: str, value: int | Sequence[int], rank: int, *, minim
     if min(values) < minimum:
         raise ValueError(f"{op}: {name} must be at least {minimum}, got {value!r}.")
     return values
+
+
+def checked_bias(op: str, x: Array, bias: ArrayLike | None, size: int) -> Array | None:
+    """The bias as an array (size,) in the dtype of x."""
+    if bias is None:
+        return None
+    array = inexact(op, "bias", bias)
+    same_dtype(op, x, "bias", array)
+    if array.shape != (size,):
+        raise ValueError(f"{op}: bias must be ({size},), one value an output channel, got shape {array.shape}.")
+    return array
+
+
+def add_bias(y: Array, bias: Array | None) -> Array:
+    """Add in float32 at least: in half precision the bias's gradient would be a sum of rounded sums."""
+    if bias is None:
+        return y
+    wide = jnp.promote_types(y.dtype, jnp.float32)
+    return (y.astype(wide) + bias.astype(wide)).astype(y.dtype)
 
 
 def padding_pairs(

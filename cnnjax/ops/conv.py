@@ -94,7 +94,7 @@ def conv2d(
         groups: number of blocks that the channels are split into, each convolved on its own; divides C and O.
         precision: as in `jax.lax.conv_general_dilated`; matters on GPU and TPU.
         preferred_element_type: dtype of accumulation and result; None is the dtype of x. Half-precision
-            inputs are accumulated in float32 and rounded once.
+            inputs are accumulated in float32 and rounded, before the bias is added and again after.
 
     Returns:
         (N, Ho, Wo, O) in the dtype of x, with sizes `shapes.conv_output_size(n, k, ...)` an axis.
@@ -176,7 +176,9 @@ def _conv(
     x, kernel = arguments.inexact(op, "x", x), arguments.inexact(op, "kernel", kernel)
     arguments.same_dtype(op, x, "kernel", kernel)
     spatial = arguments.batched(op, x, rank)
+    groups = arguments.count(op, "groups", groups)
     _check_kernel(op, rank, x, kernel, groups)
+    bias = arguments.checked_bias(op, x, bias, kernel.shape[-1])
     window = kernel.shape[:rank]
     strides = arguments.per_axis(op, "stride", stride, rank)
     dilations = arguments.per_axis(op, "dilation", dilation, rank)
@@ -201,7 +203,7 @@ def _conv(
         precision=precision,
         preferred_element_type=preferred_element_type,
     )
-    return y if bias is None else y + _checked_bias(op, x, kernel, bias).astype(y.dtype)
+    return arguments.add_bias(y, bias)
 
 
 def _check_kernel(op: str, rank: int, x: Array, kernel: Array, groups: int) -> None:
@@ -209,7 +211,6 @@ def _check_kernel(op: str, rank: int, x: Array, kernel: Array, groups: int) -> N
         raise ValueError(
             f"{op}: kernel must be (*window, C_in // groups, C_out) with {rank} window axes, got shape {kernel.shape}."
         )
-    arguments.per_axis(op, "groups", groups, 1)
     channels, taken = x.shape[-1], kernel.shape[-2] * groups
     if channels != taken and x.shape[1] == taken:
         raise ValueError(
@@ -226,16 +227,6 @@ def _check_kernel(op: str, rank: int, x: Array, kernel: Array, groups: int) -> N
             f"{op}: groups must divide the output channels, got groups={groups} and kernel {kernel.shape}."
             f" Use a multiple of {groups} output channels."
         )
-
-
-def _checked_bias(op: str, x: Array, kernel: Array, bias: Array) -> Array:
-    bias = arguments.inexact(op, "bias", bias)
-    arguments.same_dtype(op, x, "bias", bias)
-    if bias.shape != kernel.shape[-1:]:
-        raise ValueError(
-            f"{op}: bias must be ({kernel.shape[-1]},), one value an output channel, got shape {bias.shape}."
-        )
-    return bias
 
 
 def _fill(op: str, x: Array, pairs: Sequence[tuple[int, int]], mode: str) -> Array:

@@ -43,14 +43,8 @@ def dense(
     if x.ndim < 1 or x.shape[-1] != kernel.shape[0]:
         hint = " Flatten x first with ops.flatten(x)." if x.ndim > 2 else ""
         raise ValueError(f"dense: the last axis of x must be {kernel.shape[0]}, got shape {x.shape}.{hint}")
-    y = jnp.matmul(x, kernel)
-    if bias is None:
-        return y
-    bias = arguments.inexact("dense", "bias", bias)
-    arguments.same_dtype("dense", x, "bias", bias)
-    if bias.shape != kernel.shape[1:]:
-        raise ValueError(f"dense: bias must be ({kernel.shape[1]},), one value an output, got shape {bias.shape}.")
-    return y + bias
+    bias = arguments.checked_bias("dense", x, bias, kernel.shape[1])
+    return arguments.add_bias(jnp.matmul(x, kernel), bias)
 
 
 def flatten(x: Shaped[ArrayLike, "N *rest"]) -> Shaped[Array, "N M"]:

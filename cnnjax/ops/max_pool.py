@@ -38,6 +38,7 @@ def max_pool1d(
         (N, M, C) in the dtype of x, M = `shapes.pool_output_size(L, window, ...)`.
 
     Raises:
+        TypeError: x of a dtype without an order.
         ValueError: x that is not (N, L, C), or a window that does not fit or sees no pixel.
 
     Example:
@@ -61,7 +62,8 @@ def max_pool2d(
 ) -> Real[Array, "N Ho Wo C"]:
     """Take the maximum of every window of a batch of pictures.
 
-    Padding never wins. NaN wins always. The gradient goes to the first of equal maxima, in row-major order.
+    Padding never wins. NaN wins always. The gradient goes to the first of equal maxima, in row-major order; where a
+    window that reaches into the padding holds nothing but -inf, it may be lost to the padding.
 
     y[n, i, j, c] = max over k, l of x[n, i * stride - low + k * dilation, j * stride - low + l * dilation, c]
 

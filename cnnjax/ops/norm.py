@@ -43,7 +43,7 @@ def batch_norm(
         them as they are.
 
     Raises:
-        TypeError: an integer x.
+        TypeError: an integer or complex x.
         ValueError: a vector that is not (C,), decay outside [0, 1], or eps not above 0.
 
     Example:
@@ -57,20 +57,24 @@ def batch_norm(
         Ioffe & Szegedy 2015, "Batch Normalization", algorithms 1 and 2. The biased variance is remembered, as in
         Flax, Keras and ONNX; PyTorch remembers the unbiased one.
     """
-    x = arguments.inexact("batch_norm", "x", x)
+    x = arguments.floating("batch_norm", "x", x)
     _check(x, scale, bias, mean, var, decay, eps)
     if x.size == 0:
         return x, mean, var
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = _wide(x)
     if train:
         m, v = _moments(wide, axis_name)
-        mean = (decay * mean + (1 - decay) * m).astype(mean.dtype)
-        var = (decay * var + (1 - decay) * v).astype(var.dtype)
+        mean = (decay * _wide(mean) + (1 - decay) * m).astype(mean.dtype)
+        var = (decay * _wide(var) + (1 - decay) * v).astype(var.dtype)
     else:
-        m, v = mean, var
-    factor = lax.rsqrt(v + eps) if scale is None else lax.rsqrt(v + eps) * scale
+        m, v = _wide(mean), _wide(var)
+    factor = lax.rsqrt(v + eps) if scale is None else lax.rsqrt(v + eps) * _wide(scale)
     y = (wide - m) * factor
-    return (y if bias is None else y + bias).astype(x.dtype), mean, var
+    return (y if bias is None else y + _wide(bias)).astype(x.dtype), mean, var
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _moments(x: Array, axis_name: str | None) -> tuple[Array, Array]:

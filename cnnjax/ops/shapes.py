@@ -1,6 +1,7 @@
 """The integer arithmetic of CNNs, one spatial axis at a time: paddings, output sizes, receptive fields."""
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 PAD_MODES = ("SAME", "SAME_LOWER", "VALID", "CAUSAL", "CIRCULAR", "REFLECT", "REPLICATE")
@@ -78,7 +79,7 @@ def padding_amounts(
             case "CIRCULAR" | "REFLECT" | "REPLICATE":
                 return (span - 1) // 2, span // 2
         raise ValueError(f"padding_amounts: padding must be one of {', '.join(PAD_MODES)}, got {padding!r}.")
-    low, high = (padding, padding) if isinstance(padding, int) else padding
+    low, high = padding if isinstance(padding, Sequence) else (operator.index(padding), operator.index(padding))
     if min(low, high) < 0:
         raise ValueError(f"padding_amounts: amounts must be at least 0, got {padding!r}. Crop x instead.")
     return low, high

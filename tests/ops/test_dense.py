@@ -163,8 +163,8 @@ X, KERNEL = jnp.ones((2, 3)), jnp.ones((3, 4))
             (jnp.ones((2, 1, 1, 4)), KERNEL),
             "dense: the last axis of x must be 3, got shape (2, 1, 1, 4). Flatten x first with ops.flatten(x).",
         ),
-        ((X, KERNEL, jnp.ones(3)), "dense: bias must be (4,), one value an output, got shape (3,)."),
-        ((X, KERNEL, jnp.ones((2, 4))), "dense: bias must be (4,), one value an output, got shape (2, 4)."),
+        ((X, KERNEL, jnp.ones(3)), "dense: bias must be (4,), one value an output channel, got shape (3,)."),
+        ((X, KERNEL, jnp.ones((2, 4))), "dense: bias must be (4,), one value an output channel, got shape (2, 4)."),
     ],
 )
 def test_errors_word_for_word(args, message, monkeypatch):

@@ -1,0 +1,162 @@
+"""Where a window stops on its way over a table of numbers, and what it computes there."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import ArrayLike
+
+from cnnjax.explain.sizes import size_formula
+from cnnjax.ops import _arguments as arguments
+from cnnjax.ops import conv1d, conv2d, conv3d, shapes
+from cnnjax.ops._arguments import Padding
+
+_CONV: tuple[Callable[..., Array], ...] = (conv1d, conv2d, conv3d)
+_FILLED = {"CIRCULAR": "wrap", "REFLECT": "reflect", "REPLICATE": "edge"}
+# One frame an output; beyond this a picture is too long to watch, and beyond that too small to read.
+_MOST_OUTPUTS, _MOST_PIXELS = 100, 512
+
+
+class Slide(NamedTuple):
+    """A window's way over one table, one value an axis but for the tables themselves."""
+
+    padded: np.ndarray  # the input with its padding
+    inside: np.ndarray  # bool: a pixel of the input rather than padding
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    output: np.ndarray
+    formulas: tuple[str, ...]
+
+    @property
+    def stops(self) -> list[tuple[int, ...]]:
+        """The indices of the outputs, in the order in which they are computed."""
+        return list(np.ndindex(self.output.shape))
+
+    def start(self, stop: Sequence[int]) -> tuple[int, ...]:
+        """The first padded pixel under the window."""
+        return tuple(i * s for i, s in zip(stop, self.stride, strict=True))
+
+    def taps(self, stop: Sequence[int]) -> tuple[np.ndarray, ...]:
+        """The padded pixels under the window, as an index."""
+        axes = zip(self.start(stop), self.window, self.dilation, strict=True)
+        return np.ix_(*(first + d * np.arange(k) for first, k, d in axes))
+
+    def covered(self) -> np.ndarray:
+        """Which padded pixels any window sees."""
+        seen = np.zeros(self.padded.shape, bool)
+        for stop in self.stops:
+            seen[self.taps(stop)] = True
+        return seen
+
+
+def conv_slide(
+    op: str,
+    rank: int,
+    x: ArrayLike,
+    kernel: ArrayLike,
+    stride: int | Sequence[int],
+    padding: Padding,
+    dilation: int | Sequence[int],
+) -> Slide:
+    """The way of a filter, its outputs by the op of that rank."""
+    table, weights = _table(op, "x", x, rank), _table(op, "kernel", kernel, rank)
+    strides = arguments.per_axis(op, "stride", stride, rank)
+    dilations = arguments.per_axis(op, "dilation", dilation, rank)
+    modes = shapes.PAD_MODES if rank == 1 else tuple(mode for mode in shapes.PAD_MODES if mode != "CAUSAL")
+    pairs = arguments.padding_pairs(op, padding, table.shape, weights.shape, strides, dilations, modes)
+    output = _CONV[rank - 1](
+        jnp.asarray(table)[None, ..., None],
+        jnp.asarray(weights)[..., None, None],
+        stride=strides,
+        padding=padding,
+        dilation=dilations,
+    )
+    mode = _FILLED.get(padding.upper(), "constant") if isinstance(padding, str) else "constant"
+    padded = np.pad(table, pairs, mode=mode)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return _slide(op, padded, table.shape, weights.shape, strides, dilations, padding, pairs, output)
+
+
+def pool_slide(
+    op: str,
+    pool: Callable[..., Array],
+    x: ArrayLike,
+    window: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    outside: float,
+) -> Slide:
+    """The way of a pool's window over a picture, its outputs by `pool`; padding holds `outside`."""
+    table = _table(op, "x", x, 2)
+    sizes = arguments.per_axis(op, "window", window, 2)
+    strides = sizes if stride is None else arguments.per_axis(op, "stride", stride, 2)
+    pairs = arguments.padding_pairs(op, padding, table.shape, sizes, strides, (1, 1), ("SAME", "SAME_LOWER", "VALID"))
+    output = pool(jnp.asarray(table)[None, ..., None], sizes, stride=strides, padding=padding)
+    padded = np.pad(table, pairs, constant_values=outside)
+    return _slide(op, padded, table.shape, sizes, strides, (1, 1), padding, pairs, output)
+
+
+def _slide(
+    op: str,
+    padded: np.ndarray,
+    spatial: tuple[int, ...],
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: Padding,
+    pairs: list[tuple[int, int]],
+    output: Array,
+) -> Slide:
+    outputs = np.asarray(output)[0, ..., 0]
+    if outputs.size > _MOST_OUTPUTS or padded.size > _MOST_PIXELS:
+        raise ValueError(
+            f"{op}: at most {_MOST_OUTPUTS} outputs and {_MOST_PIXELS} padded inputs can be read, got"
+            f" {outputs.shape} and {padded.shape}. Cut a small piece out of x."
+        )
+    named = [padding] * len(pairs) if isinstance(padding, str) else pairs
+    axes = zip(spatial, window, stride, named, dilation, strict=True)
+    formulas = tuple(size_formula(n, k, stride=s, padding=amount, dilation=d) for n, k, s, amount, d in axes)
+    inside = np.pad(np.ones(spatial, bool), pairs)
+    return Slide(padded, inside, window, stride, dilation, outputs, formulas)
+
+
+def _table(op: str, name: str, value: ArrayLike, rank: int) -> np.ndarray:
+    table = np.asarray(value, np.float32)
+    if table.ndim != rank or table.size == 0:
+        axes = ", ".join(arguments.AXES[rank])
+        raise ValueError(
+            f"{op}: {name} must be one table ({axes}), got shape {table.shape}."
+            " Take one example and one channel, as in x[0, ..., 0]."
+        )
+    if not np.isfinite(table).all():
+        raise ValueError(f"{op}: {name} must be finite, got inf or NaN.")
+    return table
+
+
+def number(value: float) -> str:
+    """A value in as few digits as it needs, at most two after the point."""
+    if math.isinf(value):
+        return "−∞" if value < 0 else "∞"
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "0") else text.replace("-", "−")
+
+
+def factor(value: float) -> str:
+    """A value as it stands in a product."""
+    text = number(value)
+    return f"({text})" if text.startswith("−") else text
+
+
+def exact(values: ArrayLike) -> bool:
+    """Whether `number` writes these values without rounding."""
+    flat = np.asarray(values, np.float64)
+    return bool(np.all(np.isinf(flat) | (np.abs(flat - np.round(flat, 2)) < 1e-6)))
+
+
+def terms(values: np.ndarray, weights: np.ndarray) -> Iterator[str]:
+    """The products of a window and a filter, written out."""
+    for value, weight in zip(values.ravel().tolist(), weights.ravel().tolist(), strict=True):
+        yield f"{factor(value)}·{factor(weight)}"
