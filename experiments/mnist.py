@@ -186,7 +186,7 @@ def _train(
     for epoch in range(done + 1, (config.epochs or 0) + 1):
         steps = _steps(config, dataset, epoch) - int(state.step)
         title = f"epoch {epoch}/{config.epochs}"
-        state, history = train.fit(train_run, state, batches, key, steps=steps, progress=title)
+        state, history = train.fit(train_run, state, batches, key, steps=steps, progress=title, unit="images")
         test = train.evaluate(eval_run, state, data.padded(dataset.test, 4 * config.batch_size))
         seconds = round(time.perf_counter() - started, 2)
         print(f"{title}: test accuracy {test['accuracy']:.4f}, loss {test['loss']:.4f}, {seconds:.1f} s")

@@ -46,7 +46,8 @@ THIRD_PARTY = {
     "models": {"flax.nnx"},
     "train": {"flax.nnx", "optax", "chex", "orbax", "tqdm"},
     "data": {"PIL", "tensorflow_datasets", "grain", "mlxtend", "dm_pix"},
-    "explain": {"flax.nnx", "matplotlib", "pandas"},
+    # Pillow writes the GIFs; matplotlib itself brings it.
+    "explain": {"flax.nnx", "matplotlib", "pandas", "PIL"},
 }
 LAZY = {"matplotlib", "pandas", "tensorflow_datasets", "PIL", "grain", "mlxtend", "dm_pix", "tensorflow"}
 BY_NAME = {"importlib.import_module", "import_module", "__import__"}
@@ -209,7 +210,7 @@ INVENTORY = {
     "cnnjax.nn": "Conv1d Conv2d Conv3d Dense BatchNorm",
     "cnnjax.models": "LeNet LeNet5 MLP",
     "cnnjax.train": "TrainState create merge make_train_step make_eval_step Batch LossFn MetricFn parallel fit evaluate"
-    " predict apply checkpoint",
+    " predict apply mode checkpoint",
     "cnnjax.data": "NAMES load Unavailable Dataset Examples check Batches padded translate affine read_digit",
     "cnnjax.explain": "plot_pixels plot_pictures plot_filters plot_curve confusion_matrix plot_confusion",
 }

@@ -4,12 +4,12 @@ state       TrainState; create it from any nnx model, merge it back into one
 step        make_train_step, make_eval_step: pure, unjitted
 parallel    the wrappers that run a step: jit on one device, pmap on all
 loop        fit, evaluate, predict
-apply       call ours and stock models in training or evaluation mode
+apply       apply, mode: ours and stock models in training or evaluation mode
 checkpoint  save, restore
 """
 
 from cnnjax.train import checkpoint, parallel
-from cnnjax.train.apply import apply
+from cnnjax.train.apply import apply, mode
 from cnnjax.train.loop import evaluate, fit, predict
 from cnnjax.train.state import TrainState, create, merge
 from cnnjax.train.step import Batch, LossFn, MetricFn, make_eval_step, make_train_step
@@ -28,5 +28,6 @@ __all__ = [
     "evaluate",
     "predict",
     "apply",
+    "mode",
     "checkpoint",
 ]

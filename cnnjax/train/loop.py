@@ -27,6 +27,7 @@ def fit(
     *,
     steps: int,
     progress: str | None = None,
+    unit: str = "examples",
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
     """Take a number of training steps.
 
@@ -38,7 +39,8 @@ def fit(
         batches: `batches(step)` gives the batch of a step: a pure function, so that a run can be resumed.
         key: PRNG key, the same for the whole run.
         steps: how many steps to take, at least 0.
-        progress: title of a progress bar with the metrics and the examples per second; None shows none.
+        progress: title of a progress bar with the metrics and the speed; None shows none.
+        unit: what the progress bar calls an example.
 
     Returns:
         (state, history): history maps each metric's name to its value in every step, float arrays (steps,).
@@ -70,7 +72,7 @@ def fit(
                 history.append(_fetch(pending.pop(0), start + len(history)))
                 if not bar.disable:
                     rate = (bar.format_dict["rate"] or 0) * len(jax.tree.leaves(batch)[0])
-                    bar.set_postfix({**_rounded(history[-1]), "examples/s": f"{rate:.0f}"}, refresh=False)
+                    bar.set_postfix({**_rounded(history[-1]), f"{unit}/s": f"{rate:.0f}"}, refresh=False)
             bar.update()
         for metrics in pending:
             history.append(_fetch(metrics, start + len(history)))

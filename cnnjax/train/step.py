@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array, lax
 
 from cnnjax import nn
+from cnnjax.train.apply import mode
 from cnnjax.train.state import TrainState, merge
 
 Batch = Mapping[str, Any]
@@ -52,8 +53,8 @@ def make_train_step(
     Args:
         graphdef: from `create`.
         tx: the optimiser that `create` was given.
-        loss_fn: `loss_fn(model, batch, key) -> (losses (N,), {name: (N,)})`, one value an example. The model is in
-            neither mode: call it with train=True, or through `train.apply` if it is a stock one.
+        loss_fn: `loss_fn(model, batch, key) -> (losses (N,), {name: (N,)})`, one value an example. Call the model
+            with train=True and the key; a stock one is in training mode and draws from the key by itself.
         ema_decay: share of the averaged parameters kept in a step, in [0, 1); needs `create(..., ema=True)`.
 
     Returns:
@@ -91,7 +92,8 @@ def make_train_step(
         def mean_loss(params: Any) -> tuple[Array, tuple[dict[str, Array], Any]]:
             model = nnx.merge(graphdef, params, state.model_state)
             _bind(model, axis_name)
-            losses, metrics = loss_fn(model, batch, key)
+            with mode(model, train=True, key=key):
+                losses, metrics = loss_fn(model, batch, key)
             if losses.ndim != 1:
                 raise ValueError(
                     f"make_train_step: loss_fn must return one loss an example, (N,), got shape {losses.shape}."
@@ -122,7 +124,8 @@ def make_eval_step(graphdef: nnx.GraphDef[Any], metric_fn: MetricFn) -> EvalStep
 
     Args:
         graphdef: from `create`.
-        metric_fn: `metric_fn(model, batch) -> {name: (N,)}`, one value an example. Call the model with train=False.
+        metric_fn: `metric_fn(model, batch) -> {name: (N,)}`, one value an example. The model is to be
+            called with train=False, its default; a stock one is in evaluation mode by itself.
 
     Returns:
         step(state, batch, *, axis_name=None) -> {name: (), "count": ()}: sums, and how many examples they are of.
@@ -144,7 +147,9 @@ def make_eval_step(graphdef: nnx.GraphDef[Any], metric_fn: MetricFn) -> EvalStep
         if "mask" not in batch:
             raise ValueError("make_eval_step: the batch must have a bool mask (N,), got none. See data.padded.")
         mask = batch["mask"]
-        metrics = metric_fn(merge(graphdef, state), batch)
+        model = merge(graphdef, state)
+        with mode(model, train=False):
+            metrics = metric_fn(model, batch)
         sums = {name: jnp.where(mask, values, 0).sum() for name, values in metrics.items()}
         sums["count"] = mask.sum()
         return sums if axis_name is None else lax.psum(sums, axis_name)

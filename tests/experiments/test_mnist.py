@@ -86,7 +86,7 @@ def test_a_run_leaves_everything_behind(digits, monkeypatch, capsys):
     score = f"{result['test_accuracy']:.4f} ({result['test_correct']}/60, mnist from idx files)"
     assert re.fullmatch(rf"test accuracy {re.escape(score)} in [\d.]+ s", last)
     assert "epoch 2/2" in shown.err
-    assert "examples/s=" in shown.err
+    assert "images/s=" in shown.err
     assert {path.name for path in Path("run").glob("*.png")} >= PICTURES - {"mistakes.png"}
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 21))

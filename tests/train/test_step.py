@@ -177,6 +177,30 @@ def test_stock_models_train(wrap):
     np.testing.assert_array_equal(probabilities, train.predict(graphdef, after, STOCK_BATCH["image"], batch_size=5))
 
 
+def test_stock_models_called_directly_are_in_the_mode_of_the_step():
+    def loss_fn(model, batch, key):
+        modes.append((model.dropout.deterministic, model.norm.use_running_average))
+        return model(batch["image"]).sum(1), {}
+
+    def metric_fn(model, batch):
+        modes.append((model.dropout.deterministic, model.norm.use_running_average))
+        return {"sum": model(batch["image"]).sum(1)}
+
+    modes = []
+    tx = optax.sgd(0.0)
+    graphdef, state = train.create(Stock(nnx.Rngs(0)), tx)
+    step = train.make_train_step(graphdef, tx, loss_fn)
+    first, again, other = (step(state, STOCK_BATCH, jax.random.key(seed))[1]["loss"] for seed in (0, 0, 1))
+    assert first == again != other
+    after, _ = step(state, STOCK_BATCH, jax.random.key(0))
+    assert int(after.model_state["dropout"]["rngs"]["count"]) == 0
+    sums = train.make_eval_step(graphdef, metric_fn)(state, {**STOCK_BATCH, "mask": jnp.ones(12, bool)})
+    np.testing.assert_allclose(
+        sums["sum"], train.apply(Stock(nnx.Rngs(0)), STOCK_BATCH["image"], train=False).sum(), rtol=1e-5
+    )
+    assert modes == [(False, False)] * 4 + [(True, True)]
+
+
 def test_apply_switches_stock_models_and_draws_from_the_key():
     model, x = Stock(nnx.Rngs(0)), STOCK_BATCH["image"]
     plain = train.apply(model, x, train=False)

@@ -1,0 +1,39 @@
+"""The README's examples run and print what they say, and CI runs its two commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("example", EXAMPLES, ids=["ops", "modules"])
+def test_the_examples_print_what_they_say(example, capsys):
+    exec(compile(example, "README.md", "exec"), {})
+    promised = re.findall(r"^print\(.*\)\s+# (.*)$", example, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == promised
+
+
+def test_the_error_message_is_real():
+    from jax import numpy as jnp
+
+    from cnnjax import ops
+
+    message = next(line for line in README.splitlines() if line.startswith("conv2d: x (32, 3"))
+    with pytest.raises(ValueError, match="channels-first") as raised:
+        ops.conv2d(jnp.zeros((32, 3, 28, 28)), jnp.zeros((3, 3, 3, 8)))
+    assert str(raised.value) == message
+
+
+def test_there_are_two_commands_that_install_and_run():
+    commands = re.findall(r"```bash\n(python3 -m venv .*)\n```", README)
+    assert [command.rsplit(" -m ", 1)[1] for command in commands] == ["experiments.mnist", "pytest"]
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
