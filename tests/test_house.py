@@ -212,7 +212,11 @@ INVENTORY = {
     "cnnjax.train": "TrainState create merge make_train_step make_eval_step Batch LossFn MetricFn parallel fit evaluate"
     " predict apply mode checkpoint",
     "cnnjax.data": "NAMES load Unavailable Dataset Examples check Batches padded translate affine read_digit",
-    "cnnjax.explain": "plot_pixels plot_pictures plot_filters plot_curve confusion_matrix plot_confusion",
+    "cnnjax.explain": "plot_pixels plot_pictures plot_filters plot_curve confusion_matrix plot_confusion"
+    " animate_conv1d animate_conv2d animate_conv3d animate_pool2d Animation size_formula plot_coverage conv_matrix"
+    " plot_conv_matrix oriented_filters line_image grating_image orientation_tuning plot_tuning plot_tiling"
+    " trace Trace Layer summary Summary Row receptive_field ReceptiveField receptive_window effective_receptive_field"
+    " plot_receptive_field activations kernels plot_activations",
 }
 
 

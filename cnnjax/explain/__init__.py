@@ -5,12 +5,78 @@ pictures   a labelled grid of pictures
 filters    the kernels of a convolution
 curve      a learning curve
 confusion  a confusion matrix
+sliding    animations: a filter or a pool slides over a table of numbers, and what it computes there
+animation  what they return: for a notebook, or for a GIF file
+sizes      the output size of a layer, worked with its numbers
+coverage   which input cells the windows cover, drop and pad
+matrix     a convolution as the sparse, weight-tied matrix that it is
+oriented   hand-made oriented filters, lines and gratings, and which filter answers to what
+tuning     the same, drawn
+tiling     overlapping receptive fields that tile a picture, layer by layer
+trace      the layers of a model, in the order in which they run
+summary    a table of them: sizes, parameters, work, memory, receptive fields
+receptive_field  which pixels a unit sees, in theory and in effect
+activations  what every layer computes, and the kernels it does it with
 """
 
+from cnnjax.explain.activations import activations, kernels, plot_activations
+from cnnjax.explain.animation import Animation
 from cnnjax.explain.confusion import confusion_matrix, plot_confusion
+from cnnjax.explain.coverage import plot_coverage
 from cnnjax.explain.curve import plot_curve
 from cnnjax.explain.filters import plot_filters
+from cnnjax.explain.matrix import conv_matrix, plot_conv_matrix
+from cnnjax.explain.oriented import grating_image, line_image, orientation_tuning, oriented_filters
 from cnnjax.explain.pictures import plot_pictures
 from cnnjax.explain.pixels import plot_pixels
+from cnnjax.explain.receptive_field import (
+    ReceptiveField,
+    effective_receptive_field,
+    plot_receptive_field,
+    receptive_field,
+    receptive_window,
+)
+from cnnjax.explain.sizes import size_formula
+from cnnjax.explain.sliding import animate_conv1d, animate_conv2d, animate_conv3d, animate_pool2d
+from cnnjax.explain.summary import Row, Summary, summary
+from cnnjax.explain.tiling import plot_tiling
+from cnnjax.explain.trace import Layer, Trace, trace
+from cnnjax.explain.tuning import plot_tuning
 
-__all__ = ["plot_pixels", "plot_pictures", "plot_filters", "plot_curve", "confusion_matrix", "plot_confusion"]
+__all__ = [
+    "plot_pixels",
+    "plot_pictures",
+    "plot_filters",
+    "plot_curve",
+    "confusion_matrix",
+    "plot_confusion",
+    "animate_conv1d",
+    "animate_conv2d",
+    "animate_conv3d",
+    "animate_pool2d",
+    "Animation",
+    "size_formula",
+    "plot_coverage",
+    "conv_matrix",
+    "plot_conv_matrix",
+    "oriented_filters",
+    "line_image",
+    "grating_image",
+    "orientation_tuning",
+    "plot_tuning",
+    "plot_tiling",
+    "trace",
+    "Trace",
+    "Layer",
+    "summary",
+    "Summary",
+    "Row",
+    "receptive_field",
+    "ReceptiveField",
+    "receptive_window",
+    "effective_receptive_field",
+    "plot_receptive_field",
+    "activations",
+    "kernels",
+    "plot_activations",
+]

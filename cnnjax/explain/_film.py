@@ -1,38 +1,40 @@
-"""The frames of a sliding window: input, filter, products and output as tables, one frame an output."""
+"""The parts of the frames of a sliding window: input, filter, products and output as tables, one frame an output."""
 
+import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from cnnjax.explain._slide import Slide, exact, factor, number
-from cnnjax.explain._table import FAINT, MARK, Sheet, digits, shades, tint
+from cnnjax.explain._table import FAINT, MARK, PADDED, Sheet, digits, limit, shades, tint
 
 Pieces = list[tuple[str, dict[str, Any]]]
 BETWEEN = 0.7  # cells between the slices of a volume
 
 
-class Film(NamedTuple):
+@dataclass(frozen=True)
+class Film:
     """What all frames share. Every table has the axes (D, H, W), of length 1 where there are fewer."""
 
     title: str
+    verb: str  # what makes one output of a window
     slide: Slide
     rank: int
     weights: np.ndarray | None  # a pool has none
     sums: list[Pieces]  # a stop
 
-    def middle(self, stop: tuple[int, ...]) -> np.ndarray:
-        """What lies between input and output: the products, or the pool's window."""
-        values = self.slide.padded[self.slide.taps(stop)]
-        return values if self.weights is None else values * self.weights
+    def shades(self, values: np.ndarray) -> np.ndarray:
+        """The colours of the input's values, and of what a pool takes from them."""
+        inner = self.slide.padded[self.slide.inside]
+        return shades(values, signed=bool((inner < 0).any()), limit=limit(inner))
 
-
-def lifted(slide: Slide) -> Slide:
-    """The same slide with three axes."""
-    ones = (1,) * (3 - slide.padded.ndim)
-    padded, inside, output = (a.reshape(ones + a.shape) for a in (slide.padded, slide.inside, slide.output))
-    window, stride, dilation = (ones + values for values in (slide.window, slide.stride, slide.dilation))
-    return Slide(padded, inside, window, stride, dilation, output, slide.formulas)
+    @functools.cached_property
+    def middles(self) -> np.ndarray:
+        """What lies between input and output at every stop: the products, or the pool's window."""
+        windows = np.stack([self.slide.padded[self.slide.taps(stop)] for stop in self.slide.stops])
+        return windows if self.weights is None else windows * self.weights
 
 
 def conv_sum(values: np.ndarray, weights: np.ndarray, result: float) -> Pieces:
@@ -51,8 +53,8 @@ def pool_sum(values: np.ndarray, result: float, kind: str) -> Pieces:
         first = flat.index(max(flat))
         pieces: Pieces = [("max(", {})]
         for place, value in enumerate(flat):
-            comma = ", " if place else ""
-            pieces.append((f"{comma}{number(value)}", {"weight": "bold"} if place == first else {"color": FAINT}))
+            pieces += [(", ", {"color": FAINT})] if place else []
+            pieces.append((number(value), {"weight": "bold"} if place == first else {"color": FAINT}))
         return [*pieces, (")", {}), _result([values, result], result)]
     pieces = [(f"{' + ' if place else '('}{factor(value)}", {}) for place, value in enumerate(flat)]
     return [*pieces, (f") / {len(flat)}", {}), _result([values, result], result)]
@@ -85,25 +87,23 @@ def _cells(
         yield (d, h, w), left + d * (shape[2] + BETWEEN) + w * step, top + h
 
 
-def draw_input(sheet: Sheet, film: Film, number_of_stop: int, left: float, top: float) -> None:
+def draw_input(sheet: Sheet, film: Film, frame: int, left: float, top: float) -> None:
     """The padded input, with the window, where it came from, and what no window sees."""
     slide = film.slide
-    stop = slide.stops[number_of_stop]
-    inner = slide.padded[slide.inside]
-    fills = shades(np.where(slide.inside, slide.padded, 0), signed=bool((inner < 0).any()))
-    size, seen = digits(inner), slide.covered()
+    stop = slide.stops[frame]
+    fills = np.where(slide.inside[..., None], film.shades(slide.padded), PADDED)
+    size, seen = digits(slide.padded), slide.covered
     under = np.zeros(slide.padded.shape, bool)
     under[slide.taps(stop)] = True
     for at, x, y in _cells(slide.padded.shape, left, top):
-        value = float(slide.padded[at])
-        if not slide.inside[at]:
-            sheet.padding(x, y, value, size=size)
-        else:
-            sheet.cell(x, y, value, fill=tint(fills[at]) if under[at] else fills[at], size=size)
+        # Where the window came from is drawn between the cells under the window and the others.
+        fill, order = (tint(fills[at]), 2.6) if under[at] else (fills[at], 1)
+        draw = sheet.cell if slide.inside[at] else sheet.padding
+        draw(x, y, float(slide.padded[at]), fill=fill, size=size, zorder=order)
         if slide.inside[at] and not seen[at]:
-            sheet.box(x, y, 1, 1, hatch="///", edgecolor="#b0b0b0", linewidth=0)
-    if number_of_stop:
-        _jump(sheet, slide, slide.stops[number_of_stop - 1], stop, left, top)
+            sheet.box(x, y, 1, 1, hatch="///", edgecolor="#c4c4c4", linewidth=0)
+    if frame:
+        _jump(sheet, slide, slide.stops[frame - 1], stop, left, top)
     _window(sheet, slide, stop, left, top)
 
 
@@ -126,9 +126,7 @@ def _window(sheet: Sheet, slide: Slide, stop: tuple[int, ...], left: float, top:
                 sheet.mark(*_corner(slide, (d, h, w), left, top), 1, 1, linewidth=2)
 
 
-def _jump(
-    sheet: Sheet, slide: Slide, before: tuple[int, ...], stop: tuple[int, ...], left: float, top: float
-) -> None:
+def _jump(sheet: Sheet, slide: Slide, before: tuple[int, ...], stop: tuple[int, ...], left: float, top: float) -> None:
     """Where the window came from, and an arrow of the stride's length."""
     ghost = {"edgecolor": MARK, "linewidth": 1.2, "linestyle": (0, (3, 2)), "zorder": 2.5}
     old, new = slide.start(before), slide.start(stop)
@@ -144,29 +142,29 @@ def _jump(
 
 def draw_weights(sheet: Sheet, weights: np.ndarray, left: float, top: float, *, step: int = 1) -> None:
     """The filter, its columns `step` apart."""
-    fills, size = shades(weights, signed=True), digits(weights)
+    fills, size = shades(weights, signed=True, limit=limit(weights)), digits(weights)
     for at, x, y in _cells(weights.shape, left, top, step):
         sheet.cell(x, y, float(weights[at]), fill=fills[at], size=size)
 
 
-def draw_middle(
-    sheet: Sheet, film: Film, stop: tuple[int, ...], left: float, top: float, *, step: int = 1
-) -> None:
+def draw_middle(sheet: Sheet, film: Film, frame: int, left: float, top: float, *, step: int = 1) -> None:
     """The products or the pool's window; its colours are the same in every frame."""
-    every = np.stack([film.middle(one) for one in film.slide.stops])
-    signed = film.weights is not None or bool((film.slide.padded[film.slide.inside] < 0).any())
-    fills, size = shades(every, signed=signed)[film.slide.stops.index(stop)], digits(every)
-    values = film.middle(stop)
+    every, values = film.middles, film.middles[frame]
+    size = digits(every)
+    fills = film.shades(values) if film.weights is None else shades(values, signed=True, limit=limit(every))
     for at, x, y in _cells(values.shape, left, top, step):
         sheet.cell(x, y, float(values[at]), fill=fills[at], size=size)
+        if film.verb == "max" and at == np.unravel_index(values.argmax(), values.shape):
+            sheet.mark(x, y, 1, 1, linewidth=2)
 
 
-def draw_output(sheet: Sheet, film: Film, number_of_stop: int, left: float, top: float) -> None:
+def draw_output(sheet: Sheet, film: Film, frame: int, left: float, top: float) -> None:
     """What has been computed so far, the newest outlined."""
     output, stops = film.slide.output, film.slide.stops
-    fills, size = shades(output, signed=film.weights is not None or bool((output < 0).any())), digits(output)
-    for at, x, y in _cells(output.shape, left, top):
-        known = stops.index(at) <= number_of_stop
+    size = digits(output)
+    fills = film.shades(output) if film.weights is None else shades(output, signed=True, limit=limit(output))
+    for place, (at, x, y) in enumerate(_cells(output.shape, left, top)):
+        known = place <= frame
         sheet.cell(x, y, float(output[at]) if known else None, fill=fills[at] if known else "white", size=size)
-        if at == stops[number_of_stop]:
+        if at == stops[frame]:
             sheet.mark(x, y, 1, 1)

@@ -2,17 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from cnnjax.explain._film import (
-    BETWEEN,
-    Film,
-    draw_input,
-    draw_middle,
-    draw_output,
-    draw_weights,
-    spread,
-    wrapped,
-)
-from cnnjax.explain._table import FAINT, Sheet, columns
+from cnnjax.explain._film import Film, draw_input, draw_middle, draw_output, draw_weights, spread, wrapped
+from cnnjax.explain._slide import times
+from cnnjax.explain._table import FAINT, Sheet, columns, fitted, scale
 from cnnjax.ops._arguments import AXES
 
 if TYPE_CHECKING:
@@ -25,22 +17,18 @@ _LABEL, _LANE, _SUM, _NOTE, _MARGIN = 0.62, 0.42, 0.3, 0.27, 0.7
 def frames(film: Film) -> list["Figure"]:
     """Draw every stop of the window."""
     layout = {1: _series, 2: _picture, 3: _volume}[film.rank]
-    return [layout(film, number) for number in range(len(film.slide.stops))]
-
-
-def _times(shape: tuple[int, ...], rank: int) -> str:
-    return " × ".join(map(str, shape[3 - rank :]))
+    return [layout(film, frame) for frame in range(len(film.slide.stops))]
 
 
 def _labels(film: Film) -> tuple[str, str, str, str]:
-    slide, rank = film.slide, film.rank
-    padded = "" if slide.inside.all() else " with padding"
+    slide, first = film.slide, 3 - film.rank
+    padded = "" if slide.inside.all() else f", padded to {times(slide.padded.shape[first:])}"
     middle = "window" if film.weights is None else "window · filter"
     return (
-        f"input{padded}, {_times(slide.padded.shape, rank)}",
-        f"filter, {_times(slide.window, rank)}",
+        f"input, {times(slide.spatial[first:])}{padded}",
+        f"filter, {times(slide.window[first:])}",
         middle,
-        f"output, {_times(slide.output.shape, rank)}",
+        f"output, {times(slide.output.shape[first:])}",
     )
 
 
@@ -50,99 +38,104 @@ def _notes(film: Film) -> list[str]:
     for axis, formula in zip(AXES[film.rank], film.slide.formulas, strict=True):
         names.setdefault(formula, []).append(axis)
     lines = [f"output size{'' if film.rank == 1 else ' ' + ', '.join(axes)} = {text}" for text, axes in names.items()]
-    if not film.slide.covered()[film.slide.inside].all():
-        lines.append("hatched: no window covers these cells, they are dropped")
+    if not film.slide.covered[film.slide.inside].all():
+        lines.append("hatched: no window covers these cells")
     return lines
 
 
-def _foot(film: Film, width: float) -> float:
-    """The height that sum and notes need, the same in every frame."""
-    fit = columns(width - 2 * _MARGIN, _SUM)
-    return max(len(wrapped(pieces, fit)) for pieces in film.sums) * 0.5 + len(_notes(film)) * 0.44 + 0.75
+def _page(film: Film, frame: int, width: float, body: float) -> tuple[Sheet, float]:
+    """A sheet with the title, and below the body the sum and the output size; and where the body begins."""
+    big = scale(width)
+    fit = columns(width - 2 * _MARGIN, _SUM * big)
+    sums = [wrapped(pieces, fit) for pieces in film.sums]
+    notes = fitted(_notes(film), width - 2 * _MARGIN, _NOTE * big)
+    most = max(map(len, sums))
+    top = 1.15 * big
+    under = top + body + 0.52 * big
+    sheet = Sheet(width, under + (0.5 * most + 0.44 * len(notes) + 0.1) * big)
+    sheet.heading(_MARGIN, 0.6 * big, film.title, width - 2 * _MARGIN)
+    for row, line in enumerate(sums[frame]):
+        sheet.line(_MARGIN, under + 0.5 * big * row, line, size=_SUM * big)
+    for row, note in enumerate(notes):
+        y = under + (0.5 * most + 0.08 + 0.44 * row) * big
+        sheet.line(_MARGIN, y, [(note, {"color": FAINT})], size=_NOTE * big)
+    return sheet, top
 
 
-def _write(sheet: Sheet, film: Film, number: int, width: float, top: float) -> None:
-    """The title, and below the tables the sum and the output size."""
-    sheet.text(_MARGIN, 0.6, film.title, size=0.36, ha="left", weight="bold")
-    lines = wrapped(film.sums[number], columns(width - 2 * _MARGIN, _SUM))
-    most = max(len(wrapped(pieces, columns(width - 2 * _MARGIN, _SUM))) for pieces in film.sums)
-    for row, line in enumerate(lines):
-        sheet.line(_MARGIN, top + 0.5 + 0.5 * row, line, size=_SUM)
-    for row, note in enumerate(_notes(film)):
-        sheet.line(_MARGIN, top + 0.6 + 0.5 * most + 0.44 * row, [(note, {"color": "#777777"})], size=_NOTE)
+def _gather(sheet: Sheet, film: Film, start: float, end: float, y: float) -> None:
+    """An arrow from the products, or the pool's window, to the output."""
+    sheet.arrow((start, y), (end, y), color=FAINT)
+    sheet.text((start + end) / 2, y - 0.3 * sheet.scale, film.verb, size=_NOTE * sheet.scale, color=FAINT)
 
 
-def _picture(film: Film, number: int) -> "Figure":
-    slide, stop = film.slide, film.slide.stops[number]
+def _picture(film: Film, frame: int) -> "Figure":
+    slide = film.slide
     labels = _labels(film)
     (_, high, wide), (_, kh, kw), (_, oh, ow) = slide.padded.shape, slide.window, slide.output.shape
-    middle = kh if film.weights is None else 2 * kh + 0.4 + _LABEL
-    content = max(high + _LANE, middle, oh) + _LABEL
-    x_middle = _MARGIN + wide + 1.6
-    x_output = x_middle + max(kw, 3) + 1.6
-    width = x_output + max(ow, 3) + _MARGIN
-    top, foot = 1.15, _foot(film, width)
-    sheet = Sheet(width, top + content + foot)
+    left = _MARGIN + max(3 - wide, 0) / 2
+    middle = left + wide + 1.6 + max(3 - kw, 0) / 2
+    right = middle + max(kw, 3 - (3 - kw) / 2) + 1.6 + max(3 - ow, 0) / 2
+    width = right + max(ow, 3 - (3 - ow) / 2) + _MARGIN
+    stack, step = (kh, 0) if film.weights is None else (2 * kh + 0.4 + _LABEL, kh + 0.4 + _LABEL)
+    body = max(high + _LANE, stack, oh) + _LABEL
+    sheet, top = _page(film, frame, width, body)
+    centre = top + (body + _LABEL) / 2
 
-    y = top + (content + _LABEL + _LANE - high) / 2
-    sheet.text(_MARGIN + wide / 2, y - _LANE - 0.3, labels[0])
-    draw_input(sheet, film, number, _MARGIN, y)
-    x, y = x_middle + (max(kw, 3) - kw) / 2, top + (content + _LABEL - middle) / 2
+    y = max(centre - high / 2, top + _LABEL + _LANE)
+    sheet.text(left + wide / 2, y - _LANE - 0.3, labels[0])
+    draw_input(sheet, film, frame, left, y)
+    y = centre - stack / 2
     if film.weights is not None:
-        sheet.text(x + kw / 2, y - 0.3, labels[1])
-        draw_weights(sheet, film.weights, x, y)
-        y += kh + 0.4 + _LABEL
-    sheet.text(x + kw / 2, y - 0.3, labels[2])
-    draw_middle(sheet, film, stop, x, y)
-    between = y + kh / 2
-    x, y = x_output + (max(ow, 3) - ow) / 2, top + (content + _LABEL - oh) / 2
-    sheet.text(x + ow / 2, y - 0.3, labels[3])
-    draw_output(sheet, film, number, x, y)
-    _write(sheet, film, number, width, top + content)
+        sheet.text(middle + kw / 2, y - 0.3, labels[1])
+        draw_weights(sheet, film.weights, middle, y)
+    sheet.text(middle + kw / 2, y + step - 0.3, labels[2])
+    draw_middle(sheet, film, frame, middle, y + step)
+    _gather(sheet, film, middle + kw + 0.4, right - 0.4, y + step + kh / 2)
+    sheet.text(right + ow / 2, centre - oh / 2 - 0.3, labels[3])
+    draw_output(sheet, film, frame, right, centre - oh / 2)
     return sheet.figure
 
 
-def _series(film: Film, number: int) -> "Figure":
-    slide, stop = film.slide, film.slide.stops[number]
-    words = _labels(film)
-    left, length = _MARGIN + 4.4, slide.padded.shape[2]
-    width, top = left + max(length, slide.output.shape[2], 8) + _MARGIN, 1.15 + _LANE
-    sheet = Sheet(width, top + 5.5 + _foot(film, width))
+def _series(film: Film, frame: int) -> "Figure":
+    slide, stop, step = film.slide, film.slide.stops[frame], film.slide.dilation[2]
+    left = _MARGIN + 4.4 * scale(_MARGIN * 2 + 4.4 + slide.padded.shape[2])
+    width = left + max(slide.padded.shape[2], slide.output.shape[2], 8) + _MARGIN
+    sheet, top = _page(film, frame, width, _LANE + 5.5)
+    top += _LANE
     start = left + slide.start(stop)[2]
-    for row, label in enumerate(words):
-        sheet.text(left - 0.5, top + 0.5 + 1.5 * row, label, ha="right")
-    draw_input(sheet, film, number, left, top)
-    spread = [start + slide.dilation[2] * tap for tap in range(slide.window[2])]
+    for row, label in enumerate(_labels(film)):
+        sheet.text(left - 0.5, top + 0.5 + 1.5 * row, label, ha="right", size=0.3 * sheet.scale)
+    draw_input(sheet, film, frame, left, top)
     if film.weights is not None:
-        draw_weights(sheet, film.weights, start, top + 1.5, step=slide.dilation[2])
-    draw_middle(sheet, film, stop, start, top + 3, step=slide.dilation[2])
-    for x in spread:
-        sheet.text(x + 0.5, top + 1.25, "·", color=FAINT, weight="bold")
-        sheet.text(x + 0.5, top + 2.75, "=", color=FAINT)
-    draw_output(sheet, film, number, left, top + 4.5)
-    centre = (spread[0] + spread[-1] + 1) / 2
-    sheet.ax.plot([centre, left + stop[2] + 0.5], [top + 4.05, top + 4.42], color=FAINT, linewidth=1)
-    _write(sheet, film, number, width, top + 5.5)
+        draw_weights(sheet, film.weights, start, top + 1.5, step=step)
+    draw_middle(sheet, film, frame, start, top + 3, step=step)
+    taps = [start + step * tap + 0.5 for tap in range(slide.window[2])]
+    for x in taps:
+        sheet.text(x, top + 1.25, "×", color=FAINT)
+        sheet.text(x, top + 2.75, "=", color=FAINT)
+    sheet.arrow(((taps[0] + taps[-1]) / 2, top + 4.05), (left + stop[2] + 0.5, top + 4.42), color=FAINT)
+    draw_output(sheet, film, frame, left, top + 4.5)
     return sheet.figure
 
 
-def _volume(film: Film, number: int) -> "Figure":
-    slide, stop = film.slide, film.slide.stops[number]
+def _volume(film: Film, frame: int) -> "Figure":
+    slide = film.slide
     labels = _labels(film)
-    window, output = spread(slide.window), spread(slide.output.shape)
-    columns_at = [_MARGIN, _MARGIN + max(window, 3) + 1.2, _MARGIN + 2 * max(window, 3) + 2.6]
-    width = max(columns_at[2] + max(output, 3), _MARGIN + spread(slide.padded.shape)) + _MARGIN
-    top = 1.15 + _LABEL + _LANE
-    below = top + slide.padded.shape[1] + 0.5 + _LABEL
-    bottom = below + max(slide.window[1], slide.output.shape[1])
-    sheet = Sheet(width, bottom + _foot(film, width))
-    sheet.text(_MARGIN, top - _LANE - 0.3, labels[0], ha="left")
-    draw_input(sheet, film, number, _MARGIN, top)
-    for x, label in zip(columns_at, labels[1:], strict=True):
-        sheet.text(x, below - 0.3, label, ha="left")
+    window, output = max(spread(slide.window), 4.5), max(spread(slide.output.shape), 4.5)
+    places = [_MARGIN, _MARGIN + window + 1.2, _MARGIN + 2 * window + 3.2]
+    width = max(places[2] + output, _MARGIN + spread(slide.padded.shape)) + _MARGIN
+    big = scale(width)
+    head = _LABEL * big + _LANE
+    below = head + slide.padded.shape[1] + 0.4 + _LABEL * big
+    sheet, top = _page(film, frame, width, below + max(slide.window[1], slide.output.shape[1]))
+    sheet.text(_MARGIN, top + 0.3 * big, labels[0], ha="left", size=0.3 * big)
+    draw_input(sheet, film, frame, _MARGIN, top + head)
+    for x, label in zip(places, labels[1:], strict=True):
+        sheet.text(x, top + below - 0.3 * big, label, ha="left", size=0.3 * big)
     if film.weights is not None:
-        draw_weights(sheet, film.weights, columns_at[0], below)
-    draw_middle(sheet, film, stop, columns_at[1], below)
-    draw_output(sheet, film, number, columns_at[2], below)
-    _write(sheet, film, number, width, bottom)
+        draw_weights(sheet, film.weights, places[0], top + below)
+    draw_middle(sheet, film, frame, places[1], top + below)
+    start = places[1] + spread(slide.window) + 0.4
+    _gather(sheet, film, start, places[2] - 0.4, top + below + slide.window[1] / 2)
+    draw_output(sheet, film, frame, places[2], top + below)
     return sheet.figure

@@ -1,8 +1,9 @@
 """Where a window stops on its way over a table of numbers, and what it computes there."""
 
+import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +21,11 @@ _FILLED = {"CIRCULAR": "wrap", "REFLECT": "reflect", "REPLICATE": "edge"}
 _MOST_OUTPUTS, _MOST_PIXELS = 100, 512
 
 
-class Slide(NamedTuple):
+@dataclass(frozen=True)
+class Slide:
     """A window's way over one table, one value an axis but for the tables themselves."""
 
+    spatial: tuple[int, ...]  # the size of the input
     padded: np.ndarray  # the input with its padding
     inside: np.ndarray  # bool: a pixel of the input rather than padding
     window: tuple[int, ...]
@@ -31,7 +34,7 @@ class Slide(NamedTuple):
     output: np.ndarray
     formulas: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def stops(self) -> list[tuple[int, ...]]:
         """The indices of the outputs, in the order in which they are computed."""
         return list(np.ndindex(self.output.shape))
@@ -45,6 +48,7 @@ class Slide(NamedTuple):
         axes = zip(self.start(stop), self.window, self.dilation, strict=True)
         return np.ix_(*(first + d * np.arange(k) for first, k, d in axes))
 
+    @functools.cached_property
     def covered(self) -> np.ndarray:
         """Which padded pixels any window sees."""
         seen = np.zeros(self.padded.shape, bool)
@@ -120,7 +124,7 @@ def _slide(
     axes = zip(spatial, window, stride, named, dilation, strict=True)
     formulas = tuple(size_formula(n, k, stride=s, padding=amount, dilation=d) for n, k, s, amount, d in axes)
     inside = np.pad(np.ones(spatial, bool), pairs)
-    return Slide(padded, inside, window, stride, dilation, outputs, formulas)
+    return Slide(spatial, padded, inside, window, stride, dilation, outputs, formulas)
 
 
 def _table(op: str, name: str, value: ArrayLike, rank: int) -> np.ndarray:
@@ -136,11 +140,26 @@ def _table(op: str, name: str, value: ArrayLike, rank: int) -> np.ndarray:
     return table
 
 
+def lifted(slide: Slide) -> Slide:
+    """The same way with three axes, of length 1 where there were fewer."""
+    ones = (1,) * (3 - slide.output.ndim)
+    padded, inside, output = (a.reshape(ones + a.shape) for a in (slide.padded, slide.inside, slide.output))
+    window, stride, dilation = (ones + values for values in (slide.window, slide.stride, slide.dilation))
+    return Slide(ones + slide.spatial, padded, inside, window, stride, dilation, output, slide.formulas)
+
+
+def times(sizes: Sequence[int]) -> str:
+    """Sizes as "3 × 3"."""
+    return " × ".join(map(str, sizes))
+
+
 def number(value: float) -> str:
-    """A value in as few digits as it needs, at most two after the point."""
+    """A value in as few digits as it needs: at most two after the point, fewer for large ones."""
     if math.isinf(value):
         return "−∞" if value < 0 else "∞"
-    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    decimals = 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+    text = f"{value:.{decimals}f}"
+    text = text.rstrip("0").rstrip(".") if decimals else text
     return "0" if text in ("-0", "0") else text.replace("-", "−")
 
 
@@ -152,11 +171,6 @@ def factor(value: float) -> str:
 
 def exact(values: ArrayLike) -> bool:
     """Whether `number` writes these values without rounding."""
-    flat = np.asarray(values, np.float64)
-    return bool(np.all(np.isinf(flat) | (np.abs(flat - np.round(flat, 2)) < 1e-6)))
-
-
-def terms(values: np.ndarray, weights: np.ndarray) -> Iterator[str]:
-    """The products of a window and a filter, written out."""
-    for value, weight in zip(values.ravel().tolist(), weights.ravel().tolist(), strict=True):
-        yield f"{factor(value)}·{factor(weight)}"
+    finite = [value for value in np.ravel(np.asarray(values, np.float64)).tolist() if math.isfinite(value)]
+    shown = (float(number(value).replace("−", "-")) for value in finite)
+    return all(math.isclose(one, value, rel_tol=1e-6, abs_tol=1e-6) for one, value in zip(shown, finite, strict=True))

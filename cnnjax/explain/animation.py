@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-_COLOURS = 64
+# One of GIF's 64 is left for "as in the frame before".
+_COLOURS = 63
 
 
 class Animation:
@@ -62,7 +64,7 @@ class Animation:
         milliseconds = [round(self.seconds * 100) * 10] * (len(self) - 1) + [round(self.last_seconds * 100) * 10]
         file = io.BytesIO()
         pictures[0].save(
-            file, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=False
+            file, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=True
         )
         return file.getvalue()
 
@@ -74,7 +76,7 @@ class Animation:
 
     def _repr_html_(self) -> str:
         data = base64.b64encode(self.gif).decode()
-        return f'<img src="data:image/gif;base64,{data}" alt="{self.caption}" style="max-width: 100%">'
+        return f'<img src="data:image/gif;base64,{data}" alt="{html.escape(self.caption)}" style="max-width: 100%">'
 
 
 def _pixels(figure: "Figure") -> np.ndarray:
@@ -86,11 +88,22 @@ def _pixels(figure: "Figure") -> np.ndarray:
 
 
 def _quantised(frames: np.ndarray) -> list["Image"]:
-    """The frames in one small palette, so that what does not move takes no room in the file."""
+    """The frames in their most frequent colours: flat areas stay exact, and what does not move takes no room."""
     try:
         from PIL import Image
     except ImportError as error:
         raise ImportError("explain writes GIFs with Pillow. Install it with: pip install 'cnnjax[plots]'") from error
-    sample = frames[np.unique(np.linspace(0, len(frames) - 1, 4).astype(int))]
-    palette = Image.fromarray(np.concatenate(sample)).quantize(_COLOURS)
-    return [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    packed = frames.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    place = np.zeros(1 << 24, np.int32)
+    place[packed] = 1
+    found = np.flatnonzero(place)
+    place[found] = np.arange(len(found))
+    ranks = place[packed]
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], -1)
+    frequent = np.argsort(-np.bincount(ranks.ravel()), kind="stable")[:_COLOURS]
+    distance = np.square(colours[:, None] - colours[frequent]).sum(-1)
+    indices = distance.argmin(1).astype(np.uint8)[ranks]
+    pictures = [Image.fromarray(one) for one in indices]
+    for picture in pictures:
+        picture.putpalette(colours[frequent].astype(np.uint8).tobytes())
+    return pictures

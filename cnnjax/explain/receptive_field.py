@@ -1,0 +1,308 @@
+"""Which pixels of the input a unit sees: in theory, from the sizes alone, and in effect, from gradients."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from numpy.typing import ArrayLike
+
+from cnnjax.explain import _fields
+from cnnjax.explain import _style as style
+from cnnjax.explain.trace import Layer, Trace, trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class ReceptiveField(NamedTuple):
+    """What unit i of a layer sees along an axis: `size` pixels from start + i * jump on.
+
+    A negative start lies in the padding. Jump 0: all units see the same, as behind a dense layer or a global pool.
+    Jump 1/2: a transposed convolution has doubled the pixels; the start is then rounded.
+    """
+
+    size: int
+    jump: int | Fraction
+    start: int
+
+
+def receptive_field(model: nnx.Module, x: Any) -> dict[str, tuple[ReceptiveField, ...]]:
+    """Compute the theoretical receptive field of every layer.
+
+    Branches that meet see the union of what each saw. The size counts pixels of the padding too, as the textbooks do:
+    a unit near an edge sees fewer, `receptive_window` says which. It is the box around what a unit sees: a dilated
+    kernel leaves holes in it. Resizing by interpolation, sorting and loops count as seeing everything.
+
+    size' = size + dilation * (k - 1) * jump; start' = start - padding * jump; jump' = jump * stride
+
+    Args:
+        model: any `nnx.Module` that is called with one array, ours or a stock one.
+        x: (N, *spatial, C), an array or a `jax.ShapeDtypeStruct`.
+
+    Returns:
+        For each layer's name, in order, a ReceptiveField(size, jump, start) for each spatial axis of x.
+
+    Raises:
+        TypeError: a model that is no module, or x that has no shape.
+        ValueError: x without a batch axis.
+
+    Example:
+        >>> fields = receptive_field(models.LeNet5(rngs=nnx.Rngs(0)), jnp.zeros((1, 28, 28, 1)))
+        >>> [fields[name][0].size for name in ("c1", "s2", "c3", "s4", "c5")]
+        [5, 6, 14, 16, 32]
+
+    Source:
+        Araujo, Norris & Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks".
+    """
+    layers = trace(model, x, function="receptive_field").layers
+    return {layer.name: tuple(ReceptiveField(*_fields.closed(field)) for field in layer.view) for layer in layers}
+
+
+def receptive_window(model: nnx.Module, x: Any, *, layer: str, unit: Sequence[int] | None = None) -> tuple[slice, ...]:
+    """Locate the pixels that one unit sees: the receptive field, without what lies in the padding.
+
+    Args:
+        model: as in `receptive_field`.
+        x: as in `receptive_field`.
+        layer: the layer's name, as `summary` lists it.
+        unit: position of the unit on the layer's map, one integer a spatial axis; None is the one in the middle.
+            A layer without spatial axes has the unit ().
+
+    Returns:
+        One slice a spatial axis of x: x[0][window] are the pixels.
+
+    Raises:
+        TypeError: as `receptive_field`.
+        ValueError: as `receptive_field`; a layer that the model does not have, or a unit that the layer does not have.
+
+    Example:
+        >>> receptive_window(models.LeNet5(rngs=nnx.Rngs(0)), jnp.zeros((1, 28, 28, 1)), layer="s4", unit=(0, 2))
+        (slice(0, 14, None), slice(6, 22, None))
+
+    Source:
+        As `receptive_field`.
+    """
+    found = trace(model, x, function="receptive_window").find("receptive_window", layer)
+    return _window(found, _unit("receptive_window", found, unit), x.shape[1:-1])
+
+
+def effective_receptive_field(
+    model: nnx.Module,
+    x: ArrayLike,
+    *,
+    layer: str,
+    unit: Sequence[int] | None = None,
+    channel: int | None = None,
+) -> np.ndarray:
+    """Measure how much each pixel moves a unit: the gradient's magnitude, averaged over examples.
+
+    What a unit sees in theory it does not use evenly: the middle counts most, about as a Gaussian does, and much of
+    the theoretical field hardly at all. Units that a ReLU silences for an example have no gradient there; average
+    over enough of them.
+
+    field[i, j] = mean over n of sum over c of |d unit[n] / d x[n, i, j, c]|
+
+    Args:
+        model: as in `receptive_field`.
+        x: (N, *spatial, C), floating: pictures, or noise to ask about the net alone.
+        layer: the layer's name, as `summary` lists it.
+        unit: as in `receptive_window`.
+        channel: of which channel of the layer; None adds all of them.
+
+    Returns:
+        float array of the spatial shape of x, at least 0.
+
+    Raises:
+        TypeError: as `receptive_field`; x of an integer dtype, or a shape alone.
+        ValueError: as `receptive_window`; a channel that the layer does not have, or x without examples.
+
+    Example:
+        >>> model = nn.Conv1d(1, 1, 3, kernel_init=nnx.initializers.ones, rngs=nnx.Rngs(0))
+        >>> effective_receptive_field(model, jnp.zeros((1, 5, 1)), layer="conv1d", unit=(1,))
+        array([1., 1., 1., 0., 0.], dtype=float32)
+
+    Source:
+        Luo, Li, Urtasun & Zemel 2016, "Understanding the Effective Receptive Field in Deep Convolutional Neural
+        Networks", section 4.
+    """
+    function = "effective_receptive_field"
+    x = _pictures(function, x)
+    traced = trace(model, x, function=function)
+    found = traced.find(function, layer)
+    return _effective(traced, found, x, _unit(function, found, unit), _channel(function, found, channel))
+
+
+def plot_receptive_field(
+    model: nnx.Module,
+    x: ArrayLike,
+    *,
+    layer: str,
+    unit: Sequence[int] | None = None,
+    channel: int | None = None,
+    example: int = 0,
+) -> "Figure":
+    """Draw on the input what a unit sees: left the theoretical field, right the effective one.
+
+    The box goes on where the field reaches into the padding. Of a volume the slice in the middle of the field is
+    shown.
+
+    Args:
+        model: as in `receptive_field`.
+        x: (N, *spatial, C), floating, one to three spatial axes; the effective field averages over all N.
+        layer: the layer's name, as `summary` lists it.
+        unit: as in `receptive_window`.
+        channel: as in `effective_receptive_field`.
+        example: which of x to draw.
+
+    Returns:
+        A matplotlib Figure with two axes.
+
+    Raises:
+        TypeError: as `effective_receptive_field`.
+        ValueError: as `effective_receptive_field`; an example that x does not have, or x without spatial axes.
+        ImportError: matplotlib is missing.
+
+    Example:
+        >>> figure = plot_receptive_field(models.LeNet5(rngs=nnx.Rngs(0)), jnp.ones((1, 28, 28, 1)), layer="s2")
+        >>> figure.axes[0].get_title()
+        's2, unit (7, 7): 6 x 6 pixels'
+
+    Source:
+        As `effective_receptive_field`.
+    """
+    function = "plot_receptive_field"
+    x = _pictures(function, x)
+    if not 3 <= x.ndim <= 5 or not 0 <= example < len(x):
+        raise ValueError(
+            f"{function}: x must be (N, *spatial, C) with one to three spatial axes and example {example},"
+            f" got shape {x.shape}."
+        )
+    traced = trace(model, x, function=function)
+    found = traced.find(function, layer)
+    at = _unit(function, found, unit)
+    heat = _effective(traced, found, x, at, _channel(function, found, channel))
+    boxes = [_textbook(field, at) for field in found.view]
+    size = " x ".join(str(field.size) for field in found.view)
+    titles = f"{found.name}, unit {tuple(at)}: {size} pixels", "effective: mean |gradient|"
+    picture = np.asarray(x[example])
+    if picture.ndim == 4:
+        middle = int(np.clip(sum(boxes[0]) // 2, 0, len(picture) - 1))
+        picture, heat, boxes = picture[middle], heat[middle], boxes[1:]
+    return (_draw_series if picture.ndim == 2 else _draw_picture)(picture, heat, boxes, titles)
+
+
+def _pictures(function: str, x: Any) -> Array:
+    if isinstance(x, jax.ShapeDtypeStruct):
+        raise TypeError(f"{function}: x must be an array, got a jax.ShapeDtypeStruct. Gradients need values.")
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{function}: x must be floating point, got {x.dtype}. Cast it with x.astype('float32').")
+    if x.shape[:1] == (0,):
+        raise ValueError(f"{function}: x must have an example, got shape {x.shape}.")
+    return x
+
+
+def _spatial_axes(layer: Layer) -> tuple[int, ...]:
+    """The axes of a layer's value that units are counted along: those between batch and channels."""
+    return tuple(range(1, len(layer.shape) - 1))
+
+
+def _unit(function: str, layer: Layer, unit: Sequence[int] | None) -> tuple[int, ...]:
+    sizes = tuple(layer.shape[a] for a in _spatial_axes(layer))
+    if unit is None:
+        return tuple(n // 2 for n in sizes)
+    unit = tuple(unit)
+    if len(unit) != len(sizes) or not all(0 <= u < n for u, n in zip(unit, sizes, strict=True)):
+        raise ValueError(f"{function}: unit must be a position on the map {sizes} of {layer.name}, got {unit}.")
+    return unit
+
+
+def _channel(function: str, layer: Layer, channel: int | None) -> int | None:
+    if channel is not None and not 0 <= channel < layer.shape[-1]:
+        raise ValueError(
+            f"{function}: channel must be one of the {layer.shape[-1]} channels of {layer.name}, got {channel}."
+        )
+    return channel
+
+
+def _position(field: _fields.Field, unit: Sequence[int]) -> int:
+    # Axis 0 of a value is its batch.
+    return 0 if field.axis is None or not 0 < field.axis <= len(unit) else unit[field.axis - 1]
+
+
+def _textbook(field: _fields.Field, unit: Sequence[int]) -> tuple[int, int]:
+    """The first pixel that a unit sees and the one after the last, whether they exist or not."""
+    start = field.start + int(_position(field, unit) * field.jump)
+    return start, start + field.size
+
+
+def _window(layer: Layer, unit: Sequence[int], spatial: Sequence[int]) -> tuple[slice, ...]:
+    window = []
+    for field, n in zip(layer.view, spatial, strict=True):
+        position = _position(field, unit)
+        first, last = int(field.first[position]), int(field.last[position])
+        window.append(slice(first, min(last, n - 1) + 1) if first <= last else slice(0, 0))
+    return tuple(window)
+
+
+def _effective(traced: Trace, layer: Layer, x: Array, unit: Sequence[int], channel: int | None) -> np.ndarray:
+    def activation(x: Array) -> Array:
+        value = traced.values([layer.value], x)[0]
+        chosen = value[(slice(None), *unit)]
+        return jnp.sum(chosen if channel is None else chosen[..., channel])
+
+    gradient = jnp.abs(jax.grad(activation)(x))
+    return np.asarray(gradient.sum(-1).mean(0))
+
+
+def _draw_series(
+    series: np.ndarray, heat: np.ndarray, boxes: Sequence[tuple[int, int]], titles: Sequence[str]
+) -> "Figure":
+    figure, axes = style.axes(1, 2, size=(9, 2.6))
+    (low, high), n = boxes[0], len(series)
+    for ax, title in zip(axes, titles, strict=True):
+        ax.axvspan(low - 0.5, high - 0.5, color=style.ORANGE, alpha=0.2, linewidth=0)
+        ax.set_title(title)
+        ax.set_xlim(min(low, 0) - 1, max(high, n))
+        ax.set_xlabel("sample")
+    axes[0].plot(series, linewidth=1.2)
+    axes[1].fill_between(np.arange(n), heat, color=style.BLUE, alpha=0.6)
+    axes[1].plot(heat, color=style.BLUE, linewidth=1.2)
+    return figure
+
+
+def _draw_picture(
+    picture: np.ndarray, heat: np.ndarray, boxes: Sequence[tuple[int, int]], titles: Sequence[str]
+) -> "Figure":
+    figure, axes = style.axes(1, 2, size=(7.6, 3.9))
+    low, high = float(picture.min()), float(picture.max())
+    grey = (picture - low) / max(high - low, 1e-12)
+    if picture.shape[-1] != 3:
+        grey = grey.mean(-1)
+    for ax, title in zip(axes, titles, strict=True):
+        style.bare(ax)
+        ax.set_title(title)
+    axes[0].imshow(grey, cmap=style.GREY, vmin=0, vmax=1)
+    drawn = axes[1].imshow(heat, cmap="viridis", vmin=0, vmax=max(float(heat.max()), 1e-12))
+    figure.colorbar(drawn, ax=axes[1], shrink=0.75)
+    for ax in axes:
+        _frame(ax, boxes, picture.shape[:2])
+    return figure
+
+
+def _frame(ax: "Axes", boxes: Sequence[tuple[int, int]], shape: Sequence[int]) -> None:
+    """The box around the field, and enough room to see where it leaves the picture."""
+    from matplotlib.patches import Rectangle
+
+    (top, bottom), (left, right) = boxes
+    corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+    ax.add_patch(Rectangle((-0.5, -0.5), shape[1], shape[0], fill=False, edgecolor=style.INK, linewidth=0.8))
+    ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=style.ORANGE, linewidth=2, clip_on=False))
+    ax.set_xlim(min(left, 0) - 1, max(right, shape[1]))
+    ax.set_ylim(max(bottom, shape[0]), min(top, 0) - 1)
