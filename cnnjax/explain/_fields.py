@@ -1,48 +1,16 @@
-"""Interval arithmetic: what every position of a value sees of the input, one spatial axis at a time.
-
-A `View` of a value has one `Field` an input axis. It keeps two answers. The textbook's, (size, jump, start), goes on
-into the padding as if the picture did, and is the same for all units. The exact one, (first, last) for every
-position, counts pixels alone, so that units near an edge see less.
-"""
+"""What each primitive of a jaxpr does to what the positions of its operands see of the input."""
 
 import functools
 import math
 from collections.abc import Sequence
-from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jax.extend import core
 
 from cnnjax.explain import _jaxpr
+from cnnjax.explain._field import NOTHING, Field, View, hull, merge, of_everything, slide
 from cnnjax.explain._windows import shape_of, windows
-
-# Beyond any pixel: a position that sees nothing has first > last.
-_NOTHING = 2**40
-
-
-class Field(NamedTuple):
-    """What the positions along one axis of a value see; axis None: all of them the same, (first, last) of length 1."""
-
-    axis: int | None
-    size: int
-    jump: Fraction
-    start: int
-    first: np.ndarray
-    last: np.ndarray
-
-
-View = tuple[Field, ...]
-
-
-def of_input(spatial: Sequence[int]) -> View:
-    """The view of the input (N, *spatial, C) itself: every pixel sees itself."""
-    return tuple(Field(axis, 1, Fraction(1), 0, np.arange(n), np.arange(n)) for axis, n in enumerate(spatial, start=1))
-
-
-def of_everything(spatial: Sequence[int]) -> View:
-    """The view of what may see all of the input."""
-    return tuple(Field(None, n, Fraction(0), 0, np.array([0]), np.array([n - 1])) for n in spatial)
 
 
 def propagate(eqn: core.JaxprEqn, views: Sequence[View | None], spatial: Sequence[int]) -> list[View]:
@@ -69,20 +37,6 @@ def propagate(eqn: core.JaxprEqn, views: Sequence[View | None], spatial: Sequenc
     return [_union(moved)] * len(outputs)
 
 
-def closed(field: Field) -> tuple[int, int | Fraction, int]:
-    """The textbook's (size, jump, start), the jump an int where it is whole."""
-    return field.size, int(field.jump) if field.jump.denominator == 1 else field.jump, field.start
-
-
-def hull(field: Field) -> Field:
-    """Everything that any of the positions sees."""
-    if field.axis is None:
-        return field
-    reach = math.ceil((len(field.first) - 1) * field.jump)
-    first, last = field.first.min(keepdims=True), field.last.max(keepdims=True)
-    return Field(None, field.size + reach, Fraction(0), field.start, first, last)
-
-
 def _control_flow(eqn: core.JaxprEqn) -> bool:
     return eqn.primitive.name in ("scan", "while", "cond")
 
@@ -92,48 +46,14 @@ def _map(view: View, function: Any) -> View:
 
 
 def _union(views: Sequence[View]) -> View:
-    return functools.reduce(lambda a, b: tuple(map(_merge, a, b)), views)
-
-
-def _merge(a: Field, b: Field) -> Field:
-    """What a unit sees that sees both."""
-    if a.axis is not None and b.axis is not None and a.axis != b.axis:
-        a, b = hull(a), hull(b)
-    if a.axis is None and b.axis is not None:
-        a, b = b, a
-    if a.jump == b.jump:
-        start, jump = min(a.start, b.start), a.jump
-        size = max(a.start + a.size, b.start + b.size) - start
-    else:
-        steps = len(a.first) - 1
-        start, jump = min(a.start, b.start), Fraction(0)
-        size = max(math.ceil(f.start + f.size + steps * f.jump) for f in (a, b)) - start
-    return Field(a.axis, size, jump, start, np.minimum(a.first, b.first), np.maximum(a.last, b.last))
-
-
-def _slide(
-    field: Field, n_out: int, *, size: int = 1, stride: int = 1, low: int = 0, dilation: int = 1, holes: int = 1
-) -> Field:
-    """Slide a window along a field's axis, padded with `low` before it and with holes - 1 zeros between positions."""
-    n = len(field.first)
-    at = np.arange(n_out)[:, None] * stride - low + np.arange(size) * dilation
-    real = (at % holes == 0) & (at >= 0) & (at <= (n - 1) * holes)
-    index = np.where(real, at // holes, 0)
-    return Field(
-        field.axis,
-        field.size + math.ceil(dilation * (size - 1) // holes * field.jump),
-        field.jump * stride / holes,
-        field.start + math.floor(-(low // holes) * field.jump),
-        np.where(real, field.first[index], _NOTHING).min(1, initial=_NOTHING),
-        np.where(real, field.last[index], -_NOTHING).max(1, initial=-_NOTHING),
-    )
+    return functools.reduce(lambda a, b: tuple(map(merge, a, b)), views)
 
 
 def _cut(axis: int, start: int, stop: int, stride: int = 1) -> Any:
     def cut(field: Field) -> Field:
         if field.axis != axis:
             return field
-        return _slide(field, -(-(stop - start) // stride), stride=stride, low=-start)
+        return slide(field, -(-(stop - start) // stride), stride=stride, low=-start)
 
     return cut
 
@@ -163,9 +83,9 @@ def _moved(eqn: core.JaxprEqn, shape: tuple[int, ...], out: tuple[int, ...], fie
             return field._replace(first=ends[0], last=ends[1]) if axis in params["dimensions"] else field
         case "pad":
             low, _, interior = params["padding_config"][axis]
-            return _slide(field, out[axis], low=low, holes=interior + 1)
+            return slide(field, out[axis], low=low, holes=interior + 1)
     if name.startswith("reduce_window"):
-        return _slide(
+        return slide(
             field,
             out[axis],
             size=params["window_dimensions"][axis],
@@ -261,7 +181,7 @@ def _conv(eqn: core.JaxprEqn, views: Sequence[View | None]) -> View:
             return hull(field)
         k = numbers.lhs_spec.index(field.axis)
         w = windows(eqn)[k - 2]
-        slid = _slide(field, w.out, size=w.size, stride=w.stride, low=w.low, dilation=w.dilation, holes=w.holes)
+        slid = slide(field, w.out, size=w.size, stride=w.stride, low=w.low, dilation=w.dilation, holes=w.holes)
         return slid._replace(axis=numbers.out_spec[k])
 
     return _map(x or (), through)
@@ -297,12 +217,12 @@ def _concatenate(eqn: core.JaxprEqn, views: Sequence[View | None]) -> View:
 def _joined(fields: Sequence[Field | None], along: int, lengths: Sequence[int], starts: np.ndarray) -> Field:
     present = [field for field in fields if field is not None]
     if not any(field.axis == along for field in present):
-        return functools.reduce(_merge, present)
+        return functools.reduce(merge, present)
     if any(field.axis not in (along, None) for field in present):
-        return functools.reduce(_merge, map(hull, present))
+        return functools.reduce(merge, map(hull, present))
     longest = max((i for i, field in enumerate(fields) if field and field.axis == along), key=lambda i: lengths[i])
     main = fields[longest] or present[0]
-    first, last = np.full(starts[-1], _NOTHING), np.full(starts[-1], -_NOTHING)
+    first, last = np.full(starts[-1], NOTHING), np.full(starts[-1], -NOTHING)
     for field, a, b in zip(fields, starts[:-1], starts[1:], strict=True):
         if field is not None:
             first[a:b], last[a:b] = field.first, field.last

@@ -57,8 +57,10 @@ class Program(NamedTuple):
 def program(function: str, model: nnx.Module, x: Any) -> Program:
     """Trace an evaluation of the model; `function` is who asks, for the errors."""
     if not isinstance(model, nnx.Module):
-        fix = "Call it, with rngs=nnx.Rngs(0) perhaps." if isinstance(model, type) else "Wrap it in one."
-        raise TypeError(f"{function}: model must be an nnx.Module, got {type(model).__name__}. {fix}")
+        got, fix = type(model).__name__, "Wrap it in one."
+        if isinstance(model, type):
+            got, fix = f"the class {model.__name__}", "Call it, with rngs=nnx.Rngs(0) perhaps."
+        raise TypeError(f"{function}: model must be an nnx.Module, got {got}. {fix}")
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(
             f"{function}: x must be an array or a jax.ShapeDtypeStruct, got {type(x).__name__}."

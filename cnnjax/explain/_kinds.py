@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jax.extend import core
 
 from cnnjax.explain import _jaxpr
-from cnnjax.explain._fields import View
+from cnnjax.explain._field import View
 from cnnjax.explain._windows import shape_of, windows
 
 _ACTIVATIONS = {"logistic": "sigmoid", "swish": "silu", "hard_swish": "hard_silu"} | {

@@ -37,8 +37,8 @@ def text(summary: "Summary") -> str:
     if sum(_widths(table)) > _ROOM:
         table = _table(summary, short=True, digits=6)
     widths = _widths(table)
-    for column in (0, 1):
-        widths[column] = max(min(widths[column], widths[column] + _ROOM - sum(widths)), min(widths[column], 12))
+    for column, least in ((0, 12), (1, 8), (0, 8)):
+        widths[column] = min(widths[column], max(widths[column] + _ROOM - sum(widths), least))
     head, *middle, total = (line for cells in table for line in _lines(cells, widths))
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     return "\n".join([_title(summary), rule, head, rule, *middle, rule, total, rule, *_NOTES, *_unused(summary)])

@@ -83,7 +83,7 @@ def plot_activations(maps: ArrayLike, *, example: int = 0, columns: int = 8, cha
     """Draw the activation maps of one layer for one example, a picture a channel.
 
     Maps with values below zero are blue there, red above, white at zero; maps without, as behind a ReLU, go from
-    black to bright. All maps share one scale, so a dark one answers weakly.
+    dark to bright. All maps share one scale, so a dark one answers weakly.
 
     Args:
         maps: (N, H, W, C) of pictures, (N, L, C) of series, or (N, C) of a dense layer; from `activations`. Of volumes

@@ -11,12 +11,10 @@ from flax import nnx
 from jax import Array
 from numpy.typing import ArrayLike
 
-from cnnjax.explain import _fields
-from cnnjax.explain import _style as style
+from cnnjax.explain import _field, _field_picture
 from cnnjax.explain.trace import Layer, Trace, trace
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -61,7 +59,7 @@ def receptive_field(model: nnx.Module, x: Any) -> dict[str, tuple[ReceptiveField
         Araujo, Norris & Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks".
     """
     layers = trace(model, x, function="receptive_field").layers
-    return {layer.name: tuple(ReceptiveField(*_fields.closed(field)) for field in layer.view) for layer in layers}
+    return {layer.name: tuple(ReceptiveField(*_field.closed(field)) for field in layer.view) for layer in layers}
 
 
 def receptive_window(model: nnx.Module, x: Any, *, layer: str, unit: Sequence[int] | None = None) -> tuple[slice, ...]:
@@ -189,12 +187,13 @@ def plot_receptive_field(
     heat = _effective(traced, found, x, at, _channel(function, found, channel))
     boxes = [_textbook(field, at) for field in found.view]
     size = " x ".join(str(field.size) for field in found.view)
-    titles = f"{found.name}, unit {tuple(at)}: {size} pixels", "effective: mean |gradient|"
+    unit_text = f", unit ({', '.join(map(str, at))})" if at else ""
+    titles = f"{found.name}{unit_text}: {size} pixels", "effective: mean |gradient|"
     picture = np.asarray(x[example])
     if picture.ndim == 4:
         middle = int(np.clip(sum(boxes[0]) // 2, 0, len(picture) - 1))
         picture, heat, boxes = picture[middle], heat[middle], boxes[1:]
-    return (_draw_series if picture.ndim == 2 else _draw_picture)(picture, heat, boxes, titles)
+    return (_field_picture.of_series if picture.ndim == 2 else _field_picture.of_picture)(picture, heat, boxes, titles)
 
 
 def _pictures(function: str, x: Any) -> Array:
@@ -231,12 +230,12 @@ def _channel(function: str, layer: Layer, channel: int | None) -> int | None:
     return channel
 
 
-def _position(field: _fields.Field, unit: Sequence[int]) -> int:
+def _position(field: _field.Field, unit: Sequence[int]) -> int:
     # Axis 0 of a value is its batch.
     return 0 if field.axis is None or not 0 < field.axis <= len(unit) else unit[field.axis - 1]
 
 
-def _textbook(field: _fields.Field, unit: Sequence[int]) -> tuple[int, int]:
+def _textbook(field: _field.Field, unit: Sequence[int]) -> tuple[int, int]:
     """The first pixel that a unit sees and the one after the last, whether they exist or not."""
     start = field.start + int(_position(field, unit) * field.jump)
     return start, start + field.size
@@ -259,50 +258,3 @@ def _effective(traced: Trace, layer: Layer, x: Array, unit: Sequence[int], chann
 
     gradient = jnp.abs(jax.grad(activation)(x))
     return np.asarray(gradient.sum(-1).mean(0))
-
-
-def _draw_series(
-    series: np.ndarray, heat: np.ndarray, boxes: Sequence[tuple[int, int]], titles: Sequence[str]
-) -> "Figure":
-    figure, axes = style.axes(1, 2, size=(9, 2.6))
-    (low, high), n = boxes[0], len(series)
-    for ax, title in zip(axes, titles, strict=True):
-        ax.axvspan(low - 0.5, high - 0.5, color=style.ORANGE, alpha=0.2, linewidth=0)
-        ax.set_title(title)
-        ax.set_xlim(min(low, 0) - 1, max(high, n))
-        ax.set_xlabel("sample")
-    axes[0].plot(series, linewidth=1.2)
-    axes[1].fill_between(np.arange(n), heat, color=style.BLUE, alpha=0.6)
-    axes[1].plot(heat, color=style.BLUE, linewidth=1.2)
-    return figure
-
-
-def _draw_picture(
-    picture: np.ndarray, heat: np.ndarray, boxes: Sequence[tuple[int, int]], titles: Sequence[str]
-) -> "Figure":
-    figure, axes = style.axes(1, 2, size=(7.6, 3.9))
-    low, high = float(picture.min()), float(picture.max())
-    grey = (picture - low) / max(high - low, 1e-12)
-    if picture.shape[-1] != 3:
-        grey = grey.mean(-1)
-    for ax, title in zip(axes, titles, strict=True):
-        style.bare(ax)
-        ax.set_title(title)
-    axes[0].imshow(grey, cmap=style.GREY, vmin=0, vmax=1)
-    drawn = axes[1].imshow(heat, cmap="viridis", vmin=0, vmax=max(float(heat.max()), 1e-12))
-    figure.colorbar(drawn, ax=axes[1], shrink=0.75)
-    for ax in axes:
-        _frame(ax, boxes, picture.shape[:2])
-    return figure
-
-
-def _frame(ax: "Axes", boxes: Sequence[tuple[int, int]], shape: Sequence[int]) -> None:
-    """The box around the field, and enough room to see where it leaves the picture."""
-    from matplotlib.patches import Rectangle
-
-    (top, bottom), (left, right) = boxes
-    corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
-    ax.add_patch(Rectangle((-0.5, -0.5), shape[1], shape[0], fill=False, edgecolor=style.INK, linewidth=0.8))
-    ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=style.ORANGE, linewidth=2, clip_on=False))
-    ax.set_xlim(min(left, 0) - 1, max(right, shape[1]))
-    ax.set_ylim(max(bottom, shape[0]), min(top, 0) - 1)

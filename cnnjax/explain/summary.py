@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnnjax.explain import _fields, _render
+from cnnjax.explain import _field, _render
 from cnnjax.explain._windows import Window
 from cnnjax.explain.receptive_field import ReceptiveField
 from cnnjax.explain.trace import Layer, trace
@@ -162,7 +162,7 @@ def _row(layer: Layer) -> Row:
         parameters=layer.parameters,
         multiply_adds=layer.multiply_adds,
         memory=math.prod(shape) * jnp.dtype(layer.dtype).itemsize,
-        field=tuple(ReceptiveField(*_fields.closed(field)) for field in layer.view),
+        field=tuple(ReceptiveField(*_field.closed(field)) for field in layer.view),
         dense_parameters=(math.prod(before) + 1) * math.prod(shape) if connects else None,
     )
 

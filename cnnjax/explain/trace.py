@@ -1,6 +1,7 @@
 """The layers of a model in the order in which they run, from one walk over its jaxpr."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +12,8 @@ from flax import nnx
 from jax import Array
 from jax.extend import core
 
-from cnnjax.explain import _fields, _jaxpr, _kinds, _units
-from cnnjax.explain._fields import View
+from cnnjax.explain import _field, _fields, _jaxpr, _kinds, _units
+from cnnjax.explain._field import View
 from cnnjax.explain._windows import Window, shape_of, windows
 
 _INPUT = -1
@@ -134,7 +135,7 @@ class _Walk:
         self.jaxpr = program.jaxpr.jaxpr
         self.spatial = tuple(program.x.shape[1:-1])
         *state, x = self.jaxpr.invars
-        self.views: dict[Any, View] = {x: _fields.of_input(self.spatial)}
+        self.views: dict[Any, View] = {x: _field.of_input(self.spatial)}
         self.owners: dict[Any, int] = {x: _INPUT}
         # What does not depend on x but on parameters, and on which.
         self.read: dict[Any, set[int]] = {var: {i} for i, var in enumerate(state[: len(program.parameters)])}
@@ -192,7 +193,7 @@ class _Walk:
         draft.multiply_adds += _kinds.multiply_adds(eqn)
         draft.kind = _kinds.averaging(draft.kind, eqn)
         size = math.prod(shape_of(eqn.outvars[0]))
-        draft.activation += [(name, size) for name in _kinds.activation(eqn) if draft.activation[-1:] != [(name, size)]]
+        draft.activation += [(name, size) for name in _kinds.activation(eqn)]
         if eqn.primitive.name == "conv_general_dilated" and draft.kernel is None:
             draft.kernel = eqn.invars[1]
         read = set().union(*(self.read.get(var, set()) for var in variables)) - self.used
@@ -238,12 +239,13 @@ class _Walk:
 
     def _layer(self, draft: _Draft, number: int, names: dict[int, str], handed_on: set[Any]) -> Layer:
         value = _handed_on(draft.values, handed_on)
+        # Not the maximum with which a normalisation keeps its variance from going below 0.
+        functions = [name for name, size in draft.activation if size == math.prod(shape_of(value))]
         sources = dict.fromkeys(self._root(i) for i in draft.inputs)
         return Layer(
             name=names[number],
             kind=draft.kind,
-            # Not the maximum with which a normalisation keeps its variance from going below 0.
-            activation=tuple(name for name, size in draft.activation if size == math.prod(shape_of(value))),
+            activation=tuple(name for name, _ in itertools.groupby(functions)),
             inputs=tuple(names[i] for i in sources if i != number),
             input_shape=tuple(draft.input_shape or ()),
             shape=shape_of(value),

@@ -126,6 +126,25 @@ def test_the_input_is_what_was_given():
     np.testing.assert_array_equal([[found[x, y] for x in columns] for y in rows], ODD)
 
 
+def test_filter_and_products_stand_between_input_and_output():
+    x, kernel = ODD[:4, :5], np.array([[1, -2], [3, 0.5]])
+    animation = explain.animate_conv2d(x, kernel, stride=2)
+    columns = sorted({at for at, _ in numbers(animation.figures[-1])})[-4:-2]
+    for number, figure in enumerate(animation.figures):
+        found = numbers(figure)
+        rows = sorted({y for at, y in found if at in columns})
+        tables = np.reshape([found[at, y] for y in rows for at in columns], (2, 2, 2))
+        i, j = divmod(number, 2)
+        np.testing.assert_allclose(tables, [kernel, kernel * x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2]])
+
+
+def test_padding_never_wins_a_maximum():
+    (frame,) = explain.animate_pool2d([[-3, -2]], (1, 3), padding=((0, 0), (1, 0))).figures
+    assert lines(frame)[0] == "max(−∞, −3, −2) = −2"
+    (frame,) = explain.animate_pool2d([[-3, -2]], (1, 3), kind="avg", padding=((0, 0), (1, 0))).figures
+    assert lines(frame)[0] == "(0 + (−3) + (−2)) / 3 ≈ −1.67"
+
+
 def test_the_window_jumps_by_the_stride():
     figures = explain.animate_conv2d(np.zeros((5, 9)), FILTER, stride=(2, 3)).figures
     places = [windows(figure)[0] for figure in figures]

@@ -70,7 +70,8 @@ def test_tuning_is_the_strongest_answer_after_a_relu():
     x = jnp.asarray(np.concatenate([picture, picture], -1))[None]
     expected = np.maximum(np.asarray(ops.conv2d(x, jnp.asarray(kernel), padding="VALID")).max((0, 1, 2)), 0)
     np.testing.assert_allclose(explain.orientation_tuning(kernel, angles=[20])[0], expected, rtol=1e-5)
-    assert explain.orientation_tuning(-np.ones((3, 3, 1, 1)), angles=[0]).tolist() == [[0]]
+    dark = explain.orientation_tuning(-np.ones((3, 3, 1, 1)), angles=[0], stimulus=lambda angle: np.ones((9, 9, 1)))
+    assert dark.tolist() == [[0]]
 
 
 def test_the_curves_are_the_answers():
