@@ -55,7 +55,8 @@ def make_train_step(
         tx: the optimiser that `create` was given.
         loss_fn: `loss_fn(model, batch, key) -> (losses (N,), {name: (N,)})`, one value an example. Call the model
             with train=True and the key; a stock one is in training mode and draws from the key by itself.
-        ema_decay: share of the averaged parameters kept in a step, in [0, 1); needs `create(..., ema=True)`.
+        ema_decay: share of the averaged parameters kept in a step, in [0, 1); needs `create(..., ema=True)`. Batch
+            statistics are those of the last steps: with batch-norm, average over no more steps than its decay does.
 
     Returns:
         step(state, batch, key, *, axis_name=None) -> (state, {"loss": (), name: ()}).

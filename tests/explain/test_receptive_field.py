@@ -91,7 +91,8 @@ def _random(seed):
     rng = np.random.default_rng(seed)
     rank = 3 if seed % 8 == 7 else 1 + seed % 2
     while True:
-        x = jnp.asarray(rng.normal(size=(16, *(int(n) for n in rng.integers(*SPATIAL[rank], rank)), 2)), jnp.float32)
+        # Many examples: a tap at the edge must be the maximum of stacked pools in one of them.
+        x = jnp.asarray(rng.normal(size=(128, *(int(n) for n in rng.integers(*SPATIAL[rank], rank)), 2)), jnp.float32)
         model = Random(rng, rank)
         try:
             jax.eval_shape(model, x)
