@@ -65,6 +65,8 @@ def receptive_field(model: nnx.Module, x: Any) -> dict[str, tuple[ReceptiveField
 def receptive_window(model: nnx.Module, x: Any, *, layer: str, unit: Sequence[int] | None = None) -> tuple[slice, ...]:
     """Locate the pixels that one unit sees: the receptive field, without what lies in the padding.
 
+    Behind a window that lies in the padding altogether the box may be larger than what is seen, never smaller.
+
     Args:
         model: as in `receptive_field`.
         x: as in `receptive_field`.
@@ -246,8 +248,10 @@ def _window(layer: Layer, unit: Sequence[int], spatial: Sequence[int]) -> tuple[
     for field, n in zip(layer.view, spatial, strict=True):
         position = _position(field, unit)
         first, last = int(field.first[position]), int(field.last[position])
-        window.append(slice(first, min(last, n - 1) + 1) if first <= last else slice(0, 0))
-    return tuple(window)
+        window.append(slice(first, min(last, n - 1) + 1))
+    # What sees no pixel along one axis sees none.
+    seen = all(part.start < part.stop for part in window)
+    return tuple(window) if seen else tuple(slice(0, 0) for _ in window)
 
 
 def _effective(traced: Trace, layer: Layer, x: Array, unit: Sequence[int], channel: int | None) -> np.ndarray:
