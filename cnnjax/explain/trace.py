@@ -204,7 +204,7 @@ class _Walk:
             self.before.update(dict.fromkeys(eqn.outvars, variables[0]))
         else:
             # By name: jax.extend offers the class only in later versions.
-        draft.values += [var for var in eqn.outvars if type(var).__name__ != "DropVar"]
+            draft.values += [var for var in eqn.outvars if type(var).__name__ != "DropVar"]
 
     def _owner(self, var: Any) -> int:
         return self._root(self.owners[var])
