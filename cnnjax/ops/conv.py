@@ -93,7 +93,8 @@ def conv2d(
         dilation: distance between neighbouring taps in pixels, at least 1: an int, or one an axis.
         groups: number of blocks that the channels are split into, each convolved on its own; divides C and O.
         precision: as in `jax.lax.conv_general_dilated`; matters on GPU and TPU.
-        preferred_element_type: dtype of accumulation and result; None is the dtype of x. Half-precision
+        preferred_element_type: dtype of accumulation and result; None is the dtype of x, another one is
+            differentiated from jax 0.10 on. Half-precision
             inputs are accumulated in float32 and rounded, before the bias is added and again after.
 
     Returns:

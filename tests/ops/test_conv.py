@@ -409,6 +409,11 @@ def test_preferred_element_type():
     y = ops.conv1d(x, kernel, bias.astype("bfloat16"), preferred_element_type=jnp.float32)
     assert y.dtype == "float32"
     assert y.item() == 3 * float(kernel[0, 0, 0]) + 1
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="jax before 0.10 does not differentiate lax's own option")
+def test_preferred_element_type_is_differentiated():
+    x, kernel = jnp.full((1, 1, 3), 1.0, "bfloat16"), jnp.full((1, 3, 1), 1 / 3, "bfloat16")
     grads = jax.grad(lambda *args: ops.conv1d(*args, preferred_element_type=jnp.float32).sum(), (0, 1))(x, kernel)
     assert [grad.dtype for grad in grads] == ["bfloat16", "bfloat16"]
 
