@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from cnnjax.explain.sizes import size_formula
 from cnnjax.ops import _arguments as arguments
-from cnnjax.ops import conv1d, conv2d, conv3d, shapes
+from cnnjax.ops import conv1d, conv2d, conv3d
 from cnnjax.ops._arguments import Padding
 
 _CONV: tuple[Callable[..., Array], ...] = (conv1d, conv2d, conv3d)
@@ -70,8 +70,9 @@ def conv_slide(
     table, weights = _table(op, "x", x, rank), _table(op, "kernel", kernel, rank)
     strides = arguments.per_axis(op, "stride", stride, rank)
     dilations = arguments.per_axis(op, "dilation", dilation, rank)
-    modes = shapes.PAD_MODES if rank == 1 else tuple(mode for mode in shapes.PAD_MODES if mode != "CAUSAL")
-    pairs = arguments.padding_pairs(op, padding, table.shape, weights.shape, strides, dilations, modes)
+    pairs = arguments.padding_pairs(
+        op, padding, table.shape, weights.shape, strides, dilations, arguments.conv_modes(rank)
+    )
     output = _CONV[rank - 1](
         jnp.asarray(table)[None, ..., None],
         jnp.asarray(weights)[..., None, None],

@@ -104,12 +104,21 @@ def checked_bias(op: str, x: Array, bias: ArrayLike | None, size: int) -> Array 
     return array
 
 
+def wide(x: Array) -> Array:
+    """The array in float32 at least: what half precision is accumulated in."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def add_bias(y: Array, bias: Array | None) -> Array:
     """Add in float32 at least: in half precision the bias's gradient would be a sum of rounded sums."""
     if bias is None:
         return y
-    wide = jnp.promote_types(y.dtype, jnp.float32)
-    return (y.astype(wide) + bias.astype(wide)).astype(y.dtype)
+    return (wide(y) + wide(bias)).astype(y.dtype)
+
+
+def conv_modes(rank: int) -> tuple[str, ...]:
+    """The paddings that a convolution of that rank knows by name: time alone has a past to be causal about."""
+    return tuple(mode for mode in shapes.PAD_MODES if rank == 1 or mode != "CAUSAL")
 
 
 def padding_pairs(

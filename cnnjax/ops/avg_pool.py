@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jaxtyping import Inexact
@@ -150,7 +149,7 @@ def _avg_pool(
 ) -> Array:
     x = arguments.inexact(op, "x", x)
     windows = place(op, rank, x, window, stride, padding, dilation, ceil_mode)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = arguments.wide(x)
     total = lax.reduce_window(
         wide,
         np.zeros((), wide.dtype),

@@ -9,7 +9,7 @@ from jaxtyping import Inexact
 
 from cnnjax.ops import _arguments as arguments
 from cnnjax.ops._arguments import Padding
-from cnnjax.ops.shapes import PAD_MODES, conv_output_size
+from cnnjax.ops.shapes import conv_output_size
 
 # lax knows zero padding alone; these modes fill in something else.
 _FILLED = {"CIRCULAR": "wrap", "REFLECT": "reflect", "REPLICATE": "edge"}
@@ -183,8 +183,7 @@ def _conv(
     window = kernel.shape[:rank]
     strides = arguments.per_axis(op, "stride", stride, rank)
     dilations = arguments.per_axis(op, "dilation", dilation, rank)
-    modes = PAD_MODES if rank == 1 else tuple(mode for mode in PAD_MODES if mode != "CAUSAL")
-    pairs = arguments.padding_pairs(op, padding, spatial, window, strides, dilations, modes)
+    pairs = arguments.padding_pairs(op, padding, spatial, window, strides, dilations, arguments.conv_modes(rank))
     sizes = [
         conv_output_size(n, k, stride=s, padding=pair, dilation=d)
         for n, k, s, pair, d in zip(spatial, window, strides, pairs, dilations, strict=True)

@@ -61,20 +61,16 @@ def batch_norm(
     _check(x, scale, bias, mean, var, decay, eps)
     if x.size == 0:
         return x, mean, var
-    wide = _wide(x)
+    wide = arguments.wide(x)
     if train:
         m, v = _moments(wide, axis_name)
-        mean = (decay * _wide(mean) + (1 - decay) * m).astype(mean.dtype)
-        var = (decay * _wide(var) + (1 - decay) * v).astype(var.dtype)
+        mean = (decay * arguments.wide(mean) + (1 - decay) * m).astype(mean.dtype)
+        var = (decay * arguments.wide(var) + (1 - decay) * v).astype(var.dtype)
     else:
-        m, v = _wide(mean), _wide(var)
-    factor = lax.rsqrt(v + eps) if scale is None else lax.rsqrt(v + eps) * _wide(scale)
+        m, v = arguments.wide(mean), arguments.wide(var)
+    factor = lax.rsqrt(v + eps) if scale is None else lax.rsqrt(v + eps) * arguments.wide(scale)
     y = (wide - m) * factor
-    return (y if bias is None else y + _wide(bias)).astype(x.dtype), mean, var
-
-
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (y if bias is None else y + arguments.wide(bias)).astype(x.dtype), mean, var
 
 
 def _moments(x: Array, axis_name: str | None) -> tuple[Array, Array]:
