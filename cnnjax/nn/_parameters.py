@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -9,9 +10,21 @@ from jax.typing import DTypeLike
 
 Initializer = Callable[..., Array]
 
-kernel_init: Initializer = nnx.initializers.lecun_normal()
+_lecun_normal: Initializer = nnx.initializers.lecun_normal()
+# On CPU, LLVM takes up to a second to optimise the sampling of each new shape, which then runs once in 20 microseconds.
+_lecun_normal_compiled_lightly: Initializer = jax.jit(
+    _lecun_normal, static_argnums=(1, 2), compiler_options={"xla_backend_optimization_level": "1"}
+)
 ones_init: Initializer = nnx.initializers.ones_init()
 zeros_init: Initializer = nnx.initializers.zeros_init()
+
+
+def kernel_init(key: Array, shape: Sequence[int], dtype: DTypeLike = float) -> Array:
+    """flax.nnx's default initialiser and its very values, compiled ten times faster on CPU."""
+    # Compiler options are refused inside another traced function, and TPUs know other ones.
+    if isinstance(key, jax.core.Tracer) or any(device.platform != "cpu" for device in key.devices()):
+        return _lecun_normal(key, shape, dtype)
+    return _lecun_normal_compiled_lightly(key, tuple(shape), dtype)
 
 
 def create(init: Initializer, shape: Sequence[int], dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Param[Array]:

@@ -42,6 +42,14 @@ def test_conv_equals_nnx_seed_by_seed(rank, ours, theirs):
     np.testing.assert_allclose(module(x), stock(x), rtol=1e-5, atol=1e-5)
 
 
+def test_a_module_made_inside_a_traced_function_has_the_same_values():
+    def make(seed):
+        return tree(nn.Conv2d(4, 6, 3, rngs=nnx.Rngs(seed)))
+
+    chex.assert_trees_all_equal(jax.jit(make)(7), make(7))
+    chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(make, 7), make(7))
+
+
 def test_causal_conv_equals_nnx():
     module = nn.Conv1d(4, 6, 3, dilation=2, padding="CAUSAL", rngs=nnx.Rngs(7))
     stock = nnx.Conv(4, 6, (3,), kernel_dilation=2, padding="CAUSAL", rngs=nnx.Rngs(7))
