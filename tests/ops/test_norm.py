@@ -57,6 +57,39 @@ def test_large_mean_under_jit_and_over_shards():
     np.testing.assert_allclose(y.ravel(), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [("large mean", 5e-3), ("first is an outlier", 5e-5), ("first image is another", 5e-5), ("two clusters", 5e-5)],
+)
+def test_nasty_data_against_float64(name, tolerance):
+    """What shifts or one pass over the squares would lose."""
+    x = normal(0, 64, 100, 3)
+    x = {
+        "large mean": x + 1e4,
+        "first is an outlier": np.where(np.arange(64)[:, None, None] + np.arange(100)[:, None] == 0, 1e6, x),
+        "first image is another": np.where(np.arange(64)[:, None, None] == 0, x + 1e5, x),
+        "two clusters": np.where(np.arange(64)[:, None, None] < 32, x - 1e4, x + 1e4),
+    }[name].astype("float32")
+    wide, weights = x.astype("float64"), weights_of(x.shape)
+    root = np.sqrt(wide.var((0, 1)) + 1e-5)
+    z = (wide - wide.mean((0, 1))) / root
+    gradient = (weights - weights.mean((0, 1)) - z * (z * weights).mean((0, 1))) / root
+
+    def norm(x):
+        y, _, var = ops.batch_norm(x, None, None, jnp.zeros(3), jnp.ones(3), train=True, decay=0)
+        return y, var
+
+    @jax.jit
+    def run(x, weights):
+        y, pull, var = jax.vjp(norm, x, has_aux=True)
+        return y, var, *pull(weights)
+
+    y, var, ours = run(x, jnp.asarray(weights, "float32"))
+    np.testing.assert_allclose(var, wide.var((0, 1)), rtol=5e-5)
+    np.testing.assert_allclose(y, z, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(ours, gradient, rtol=tolerance, atol=tolerance * abs(gradient).max())
+
+
 def test_evaluation_by_hand():
     x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
     mean, var = jnp.array([1.0, 10.0]), jnp.array([4.0, 100.0])
@@ -114,7 +147,52 @@ def test_every_way(way, train):
 def test_derivatives_against_differences(train):
     with jax.enable_x64(True):
         args = tuple(map(jnp.asarray, [normal(0, 4, 3, 2), *remembered(2, "float64")]))
-        check_grads(jax.jit(lambda *args: ops.batch_norm(*args, train=train)), args, order=1, modes=["fwd", "rev"])
+        check_grads(jax.jit(lambda *args: ops.batch_norm(*args, train=train)), args, order=2, modes=["fwd", "rev"])
+
+
+def plain(x, scale, bias, mean, var):
+    """What `batch_norm` computes in training, for JAX to differentiate by itself."""
+    axes = tuple(range(x.ndim - 1))
+    m, v = x.mean(axes), x.var(axes)
+    return (x - m) / jnp.sqrt(v + 1e-5) * scale + bias, 0.99 * mean + 0.01 * m, 0.99 * var + 0.01 * v
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        jax.hessian,
+        lambda f: jax.jacrev(jax.grad(f)),
+        lambda f: jax.jacfwd(jax.jacfwd(f)),
+        lambda f: jax.jacrev(jax.jacfwd(f)),
+    ],
+    ids=["forward over reverse", "reverse over reverse", "forward over forward", "reverse over forward"],
+)
+def test_second_derivatives_against_the_plain_formula(second):
+    """Of the output and of the statistics, in x, scale and bias together, around a large mean."""
+    shapes = [(3, 2, 2), (2,), (2,)]
+    cuts = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
+
+    def loss(norm, flat):
+        parts = [part.reshape(shape) for part, shape in zip(jnp.split(flat, cuts), shapes, strict=True)]
+        y, mean, var = norm(parts[0] + 100, *parts[1:], jnp.zeros(2), jnp.ones(2))
+        return jnp.sum(jnp.sin(y)) + jnp.sum(mean**3) + jnp.sum(jnp.exp(100 * var))
+
+    with jax.enable_x64(True):
+        flat = jnp.asarray(normal(0, sum(int(np.prod(shape)) for shape in shapes)))
+        ours = jax.jit(second(lambda flat: loss(lambda *args: ops.batch_norm(*args, train=True), flat)))(flat)
+        np.testing.assert_allclose(ours, jax.hessian(lambda flat: loss(plain, flat))(flat), rtol=1e-8, atol=1e-8)
+
+
+@ways
+def test_tangents_against_the_plain_formula(way):
+    args = [normal(0, 4, 3, 2, dtype="float32"), *remembered(2)]
+    tangents = [normal(seed, *arg.shape, dtype="float32") for seed, arg in enumerate(args, 10)]
+
+    def tangent(norm):
+        return way(lambda *both: jax.jvp(norm, both[:5], both[5:])[1])(*args, *tangents)
+
+    for ours, theirs in zip(tangent(lambda *args: ops.batch_norm(*args, train=True)), tangent(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_training_gradient_is_orthogonal():
@@ -184,6 +262,23 @@ def test_axis_name_under_vmap_equals_the_whole_batch(shards):
             np.testing.assert_allclose(ours, whole, atol=1e-12, rtol=1e-12)
         for ours, whole in zip(all_kept, kept, strict=True):
             np.testing.assert_allclose(ours, np.broadcast_to(whole, ours.shape), atol=1e-12, rtol=1e-12)
+
+
+def test_axis_name_synchronises_the_derivatives_of_the_statistics():
+    x, kept = normal(0, 4, 3, 2), [jnp.zeros(2), jnp.ones(2)]
+
+    def loss(x, axis_name=None):
+        y, mean, var = ops.batch_norm(x, None, None, *kept, train=True, decay=0.5, axis_name=axis_name)
+        total, share = jnp.sum(jnp.sin(y)), jnp.sum(mean**3) + jnp.sum(jnp.exp(var))
+        return total + share / (1 if axis_name is None else 2)
+
+    def sharded(x):
+        return jax.vmap(lambda x: loss(x, "shards"), axis_name="shards")(x.reshape(2, -1, *x.shape[1:])).sum()
+
+    with jax.enable_x64(True):
+        x, kept = jnp.asarray(x), [jnp.zeros(2), jnp.ones(2)]
+        np.testing.assert_allclose(jax.grad(sharded)(x), jax.grad(loss)(x), atol=1e-12)
+        np.testing.assert_allclose(jax.hessian(sharded)(x), jax.hessian(loss)(x), atol=1e-11)
 
 
 def test_axis_name_under_pmap_equals_the_whole_batch():
