@@ -204,7 +204,8 @@ def test_every_module_says_what_it_is(path):
 # What the package promises. One line a package.
 
 INVENTORY = {
-    "cnnjax": "ops nn models train data explain",
+    "cnnjax": "ops nn models train data explain accelerate Acceleration",
+    "cnnjax.cpu": "accelerate Acceleration",
     "cnnjax.ops": "avg_pool1d avg_pool2d avg_pool3d batch_norm conv1d conv2d conv3d dense dropout flatten"
     " global_avg_pool global_max_pool max_pool1d max_pool2d max_pool3d shapes",
     "cnnjax.nn": "Conv1d Conv2d Conv3d Dense BatchNorm",

@@ -1,0 +1,55 @@
+"""Where the window of a convolution stands: per spatial axis its stride, the padding of the input, and its dilation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One entry for each spatial axis. A negative padding crops."""
+
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+
+    def out(self, spatial: Sequence[int], window: Sequence[int]) -> tuple[int, ...]:
+        """The output's spatial shape."""
+        parts = zip(spatial, window, self.stride, self.padding, self.dilation, strict=True)
+        return tuple((n + sum(p) - (d * (k - 1) + 1)) // s + 1 for n, k, s, p, d in parts)
+
+
+def pad(x: Array, padding: Sequence[tuple[int, int]]) -> Array:
+    """Pad x (N, *spatial, C) with zeros, or crop it where the padding is negative."""
+    if not any(low or high for low, high in padding):
+        return x
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
+
+
+def cropped(x: Array, geometry: Geometry) -> tuple[Array, Geometry]:
+    """x without what negative padding crops, and the geometry that is left."""
+    crop = tuple((min(low, 0), min(high, 0)) for low, high in geometry.padding)
+    rest = tuple((max(low, 0), max(high, 0)) for low, high in geometry.padding)
+    return pad(x, crop), Geometry(geometry.stride, rest, geometry.dilation)
+
+
+def take(x: Array, start: Sequence[int], size: Sequence[int], step: Sequence[int]) -> Array:
+    """Of x (N, *spatial, C), so many elements of each spatial axis, from a start, every so many."""
+    stop = (a + (n - 1) * s + 1 for a, n, s in zip(start, size, step, strict=True))
+    return lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *step, 1))
+
+
+def convolve(x: Array, kernel: Array, geometry: Geometry, groups: int = 1) -> Array:
+    """A convolution of channels-last x and kernel as lax has it: what is compiled for it is chosen once more."""
+    axes = "DHW"[-(x.ndim - 2) :]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        geometry.stride,
+        geometry.padding,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+        feature_group_count=groups,
+    )

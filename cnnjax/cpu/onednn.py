@@ -1,0 +1,82 @@
+"""The two calls of oneDNN, Intel's library of CPU kernels, that jaxlib carries: a convolution and a matrix product.
+
+XLA reaches them as custom calls which no document describes; `probe.py` finds out whether they can be trusted here.
+A call that oneDNN rejects ends the process, so callers stay within what tests/cpu/fuzz.py has covered.
+"""
+
+import json
+from collections.abc import Sequence
+from math import prod
+
+import jax
+from jax import Array
+
+from cnnjax.cpu.geometry import Geometry, cropped
+
+_CUSTOM_CALL = 2  # XLA's API version of custom calls that take (result, operands, config)
+
+
+def covers(x: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> bool:
+    """Whether a convolution of such shapes is among those that the fuzz has covered."""
+    window = kernel[:-2]
+    reach = [d * (k - 1) + 1 for k, d in zip(window, geometry.dilation, strict=True)]
+    return (
+        len(window) in (1, 2, 3)
+        and prod(window) <= 256
+        and max(geometry.stride) <= 8
+        and max(geometry.dilation) <= 8
+        and all(max(p) < r or max(p) <= 0 for p, r in zip(geometry.padding, reach, strict=True))
+    )
+
+
+def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1) -> Array:
+    """x (N, *spatial, C) with kernel (*window, C // groups, O), both channels last: (N, *out_spatial, O)."""
+    x, geometry = cropped(x, geometry)
+    rank, window = x.ndim - 2, kernel.shape[:-2]
+    channels_last = {"data": {"batch_dim": 0, "feature_dim": rank + 1, "spatial_dims": list(range(1, rank + 1))}}
+    config = {
+        "dims": rank + 2,
+        "feature_groups": groups,
+        "input": channels_last,
+        "kernel": {
+            "filter": {
+                "input_feature_dim": rank,
+                "output_feature_dim": rank + 1,
+                "spatial_dims": list(range(rank)),
+                "shape": list(kernel.shape),
+            }
+        },
+        "output": channels_last,
+        "window": {
+            "size": list(window),
+            "pad_left": [low for low, _ in geometry.padding],
+            "pad_right": [high for _, high in geometry.padding],
+            "strides": list(geometry.stride),
+            "window_dilations": list(geometry.dilation),
+        },
+    }
+    result = jax.ShapeDtypeStruct((x.shape[0], *geometry.out(x.shape[1:-1], window), kernel.shape[-1]), x.dtype)
+    return _call("__onednn$convolution", result, {"onednn_conv_config": config}, x, kernel)
+
+
+def matmul(a: Array, b: Array, *, transpose_a: bool = False) -> Array:
+    """a (m, k), or (k, m) with transpose_a, times b (k, n): (m, n)."""
+    result = jax.ShapeDtypeStruct((a.shape[1 if transpose_a else 0], b.shape[1]), a.dtype)
+    config = {"transpose_a": transpose_a, "transpose_b": False}
+    return _call("__onednn$matmul", result, {"onednn_matmul_config": config}, a, b)
+
+
+def _call(name: str, result: jax.ShapeDtypeStruct, config: dict[str, object], *operands: Array) -> Array:
+    call = jax.ffi.ffi_call(
+        name, result, custom_call_api_version=_CUSTOM_CALL, legacy_backend_config=json.dumps(_as_text(config))
+    )
+    return call(*operands)
+
+
+def _as_text(value: object) -> object:
+    """The config as XLA reads it: every number a string."""
+    if isinstance(value, dict):
+        return {name: _as_text(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_as_text(part) for part in value]
+    return value if isinstance(value, bool | str) else str(value)

@@ -1,0 +1,275 @@
+"""Random convolutions, accelerated, against NumPy in float64: python -m tests.cpu.fuzz --count 20000 --jobs 2
+
+Each configuration is drawn from its number alone: rank, sizes, window, stride, padding, dilation, groups, dtype and
+layout. Its value and both gradients must be no further from the truth than four times stock XLA is. Child processes
+work through the numbers and write down each before they begin it, so a death names its configuration, and a run that
+was stopped goes on where it was.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LOWEST = 2.0**-21  # relative to the sum of absolute products: rounding that needs no comparison
+SCALES = {"float32": 1.0, "bfloat16": 2.0**16, "float16": 2.0**13, "float64": 2.0**-29}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One call of lax.conv_general_dilated. Spatial sizes are per axis."""
+
+    batch: int
+    spatial: tuple[int, ...]
+    channels: int
+    outputs: int
+    groups: int
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    between: tuple[int, ...]  # lhs_dilation
+    dtype: str
+    channels_first: bool
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        parts = zip(self.spatial, self.window, self.stride, self.padding, self.dilation, self.between, strict=True)
+        return tuple(((n - 1) * b + 1 + sum(p) - (k - 1) * d - 1) // s + 1 for n, k, s, p, d, b in parts)
+
+    @property
+    def products(self) -> int:
+        return self.batch * int(np.prod(self.out) * np.prod(self.window)) * self.channels * self.outputs // self.groups
+
+
+def draw(number: int) -> Configuration:
+    """The configuration of a number."""
+    random = np.random.default_rng(number)
+    while True:
+        configuration = _draw(random)
+        if min(configuration.out) >= 1 and configuration.products < 3e7:
+            return configuration
+
+
+def _draw(random: np.random.Generator) -> Configuration:
+    rank = int(random.choice([1, 2, 2, 3]))
+    integers = lambda low, high: tuple(int(n) for n in random.integers(low, high + 1, rank))  # noqa: E731
+    same = lambda values: (values[0],) * rank if random.random() < 0.6 else values  # noqa: E731
+    kind = random.choice(["dense", "depthwise", "grouped", "pointwise"], p=[0.45, 0.25, 0.2, 0.1])
+    some = lambda: int(random.choice([1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 24, 32, 33, 64]))  # noqa: E731
+    channels, outputs, groups = some(), some(), 1
+    if kind == "depthwise":
+        groups, outputs = channels, channels * int(random.choice([1, 1, 2, 3]))
+    elif kind == "grouped":
+        groups = int(random.choice([2, 3, 4, 8]))
+        channels, outputs = groups * int(random.integers(1, 10)), groups * int(random.integers(1, 10))
+    window = (1,) * rank if kind == "pointwise" else same(integers(1, 7 if rank < 3 else 4))
+    plain = random.random() < 0.4
+    stride = (1,) * rank if plain else same(integers(1, 4))
+    dilation = (1,) * rank if random.random() < 0.7 else same(integers(1, 3))
+    between = (1,) * rank
+    if random.random() < 0.15:
+        stride, between = (1,) * rank, same(integers(1, 3))
+    reach = [(k - 1) * d for k, d in zip(window, dilation, strict=True)]
+    padding = tuple((int(random.integers(0, r + 1)), int(random.integers(0, r + 1))) for r in reach)
+    if random.random() < 0.5:
+        padding = tuple((r // 2, r - r // 2) for r in reach)
+    return Configuration(
+        batch=int(random.choice([1, 2, 3, 5, 8, 16, 31])),
+        spatial=integers(1, (64, 20, 9)[rank - 1]),
+        channels=channels,
+        outputs=outputs,
+        groups=groups,
+        window=window,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        between=between,
+        dtype=str(random.choice(["float32", "bfloat16", "float16", "float64"], p=[0.8, 0.08, 0.06, 0.06])),
+        channels_first=bool(random.random() < 0.15),
+    )
+
+
+def operands(c: Configuration, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, kernel and the gradient of the output, channels last, in float64 but exact in the configuration's dtype."""
+    import ml_dtypes
+
+    random = np.random.default_rng([number, 1])
+    dtype = np.dtype(getattr(ml_dtypes, c.dtype, None) or c.dtype)
+    shapes = (
+        (c.batch, *c.spatial, c.channels),
+        (*c.window, c.channels // c.groups, c.outputs),
+        (c.batch, *c.out, c.outputs),
+    )
+    x, kernel, dy = (random.normal(size=shape).astype(np.float32).astype(dtype).astype(np.float64) for shape in shapes)
+    return x, kernel, dy
+
+
+def truth(c: Configuration, x: np.ndarray, kernel: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The convolution and its two gradients, tap by tap in float64."""
+    rank, per = len(c.window), (c.channels // c.groups, c.outputs // c.groups)
+    spread = np.zeros((c.batch, *((n - 1) * b + 1 for n, b in zip(c.spatial, c.between, strict=True)), c.channels))
+    pixels = (slice(None), *(slice(None, None, b) for b in c.between))
+    spread[pixels] = x
+    low_high = ((0, 0), *c.padding, (0, 0))
+    padded = np.pad(spread, low_high).reshape(
+        c.batch, *(n + sum(p) for n, p in zip(spread.shape[1:], c.padding, strict=True)), -1
+    )
+    d_padded, y, d_kernel = np.zeros_like(padded), np.zeros_like(dy), np.zeros_like(kernel)
+    split = lambda array, groups: array.reshape(*array.shape[:-1], groups, -1)  # noqa: E731
+    weights = split(kernel, c.groups)  # (*window, inputs, groups, outputs)
+    for tap in product(*map(range, c.window)):
+        start = [k * d for k, d in zip(tap, c.dilation, strict=True)]
+        seen = (
+            slice(None),
+            *(slice(a, a + (o - 1) * s + 1, s) for a, o, s in zip(start, c.out, c.stride, strict=True)),
+        )
+        part = split(padded[seen], c.groups)
+        y += np.einsum("...gi,igo->...go", part, weights[tap], optimize=True).reshape(y.shape)
+        back = np.einsum("...go,igo->...gi", split(dy, c.groups), weights[tap], optimize=True)
+        d_padded[seen] += back.reshape(*back.shape[:-2], -1)
+        flat = part.reshape(-1, c.groups, per[0]), split(dy, c.groups).reshape(-1, c.groups, per[1])
+        d_kernel[tap] = np.einsum("pgi,pgo->igo", *flat, optimize=True).reshape(per[0], -1)
+    inner = (slice(None), *(slice(p[0], p[0] + n) for p, n in zip(c.padding, spread.shape[1 : 1 + rank], strict=True)))
+    return y, d_padded[inner][pixels], d_kernel
+
+
+def computed(c: Configuration, x: np.ndarray, kernel: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The same by lax, as it is compiled now."""
+    import jax
+    from jax import lax
+
+    rank = len(c.window)
+    axes = "DHW"[-rank:]
+    first, last = (f"NC{axes}", f"OI{axes}", f"NC{axes}"), (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+
+    def convolution(x: Any, kernel: Any) -> Any:
+        if c.channels_first:
+            x, kernel = x.transpose(0, rank + 1, *range(1, rank + 1)), kernel.transpose(rank + 1, rank, *range(rank))
+        y = lax.conv_general_dilated(
+            x,
+            kernel,
+            c.stride,
+            c.padding,
+            lhs_dilation=c.between,
+            rhs_dilation=c.dilation,
+            dimension_numbers=first if c.channels_first else last,
+            feature_group_count=c.groups,
+        )
+        return y.transpose(0, *range(2, rank + 2), 1) if c.channels_first else y
+
+    @jax.jit
+    def all_three(x: Any, kernel: Any, dy: Any) -> Any:
+        y, back = jax.vjp(convolution, x, kernel)
+        return y, *back(dy)
+
+    with jax.enable_x64(c.dtype == "float64"):
+        dtype = jax.numpy.dtype(c.dtype)
+        results = all_three(*(jax.numpy.asarray(array, dtype) for array in (x, kernel, dy)))
+        return tuple(np.asarray(result, np.float64) for result in results)
+
+
+def errors(c: Configuration, results: tuple[np.ndarray, ...], number: int) -> list[float]:
+    """The largest error of value, d-input and d-kernel, over the sum of the absolute products, in units of float32."""
+    arrays = operands(c, number)
+    exact, size = truth(c, *arrays), truth(c, *map(np.abs, arrays))
+    scale = SCALES[c.dtype]
+    return [
+        float(np.max(np.abs(got - want) / np.maximum(absolute, 1e-30))) / scale if want.size else 0.0
+        for got, want, absolute in zip(results, exact, size, strict=True)
+    ]
+
+
+def check(number: int, every: int = 10) -> dict[str, Any]:
+    """Compute one configuration accelerated, and where its rounding is not plainly that of its dtype, in stock XLA."""
+    import cnnjax
+
+    c = draw(number)
+    arrays = operands(c, number)
+    cnnjax.accelerate()
+    ours = errors(c, computed(c, *arrays), number)
+    record: dict[str, Any] = {"number": number, "errors": ours, "ok": True}
+    if number % every == 0 or not max(ours) <= LOWEST:
+        cnnjax.accelerate(False)
+        stock = errors(c, computed(c, *arrays), number)
+        record["stock"] = stock
+        record["ok"] = all(a <= max(4 * b, LOWEST) for a, b in zip(ours, stock, strict=True))
+    return record
+
+
+def child(first: int, count: int, step: int, log: Path) -> None:
+    """Check the numbers first, first + step, ... and append what came of each to the log."""
+    with log.open("a") as file:
+        for number in range(first, count, step):
+            print(json.dumps({"begun": number}), file=file, flush=True)
+            print(json.dumps(check(number)), file=file, flush=True)
+
+
+def read(log: Path) -> tuple[dict[int, dict[str, Any]], set[int]]:
+    """The records of a log, and the numbers that were begun."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return {r["number"]: r for r in lines if "number" in r}, {r["begun"] for r in lines if "begun" in r}
+
+
+def run(count: int, jobs: int, folder: Path, limit: float = 600.0) -> dict[str, Any]:
+    """Check `count` configurations in `jobs` child processes; resume what the folder's logs hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = [folder / f"{job}-of-{jobs}.jsonl" for job in range(jobs)]
+    running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+
+    def start(job: int) -> None:
+        _, begun = read(logs[job])
+        first = max((n + jobs for n in begun), default=job)
+        if first < count:
+            command = [sys.executable, "-m", "tests.cpu.fuzz", "--child", str(first), str(count), str(jobs)]
+            running[job] = subprocess.Popen([*command, str(logs[job])], stderr=subprocess.DEVNULL), time.monotonic()
+
+    for job in range(jobs):
+        start(job)
+    while running:
+        time.sleep(1)
+        for job, (process, _) in list(running.items()):
+            if time.time() - logs[job].stat().st_mtime > limit if logs[job].exists() else False:
+                process.kill()
+            if process.poll() is not None:
+                del running[job]
+                start(job)  # after a death with the number behind the one that it began
+    return report(logs)
+
+
+def report(logs: list[Path]) -> dict[str, Any]:
+    """How many were checked, which failed or died, and the largest errors."""
+    records: dict[int, dict[str, Any]] = {}
+    begun: set[int] = set()
+    for log in logs:
+        some, numbers = read(log)
+        records |= some
+        begun |= numbers
+    compared = [r for r in records.values() if "stock" in r]
+    return {
+        "checked": len(records),
+        "deaths": [asdict(draw(n)) | {"number": n} for n in sorted(begun - set(records))],
+        "failures": [asdict(draw(n)) | r for n, r in sorted(records.items()) if not r["ok"]],
+        "largest_error": [max((r["errors"][i] for r in records.values()), default=0.0) for i in range(3)],
+        "compared_with_stock": len(compared),
+        "largest_ratio_to_stock": max(
+            (a / max(b, LOWEST / 4) for r in compared for a, b in zip(r["errors"], r["stock"], strict=True)),
+            default=0.0,
+        ),
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        first, count, step = map(int, sys.argv[2:5])
+        child(first, count, step, Path(sys.argv[5]))
+    else:
+        import tyro
+
+        print(json.dumps(tyro.cli(run, config=(tyro.conf.ConsolidateSubcommandArgs,)), indent=1))
