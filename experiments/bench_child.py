@@ -198,7 +198,7 @@ def _load(contender: Contender) -> tuple[Callable[[Workload], list[Program]], st
         return programs, ""
     import cnnjax
 
-    return programs, repr(cnnjax.accelerate())
+    return programs, repr(cnnjax.accelerate(keep_memory=True))
 
 
 def _failure(error: Exception) -> Failure:

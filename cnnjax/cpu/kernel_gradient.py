@@ -17,7 +17,8 @@ from jax import Array
 from cnnjax.cpu.geometry import Geometry, pad, take
 from cnnjax.cpu.pieces import sum_over_pieces
 
-_BYTES = 4 << 20  # of columns at a time
+_BYTES = 8 << 20  # of copies at a time
+_PRODUCT = 0.02  # the time of a multiplication and addition, where copying a number takes 1
 _BLOCK = 16  # channels that a grouped gradient computes at least at once: fewer do not fill a vector
 
 Matmul = Callable[..., Array]
@@ -25,20 +26,27 @@ Matmul = Callable[..., Array]
 
 def kernel_gradient(x: Array, dy: Array, geometry: Geometry, window: Sequence[int], matmul: Matmul) -> Array:
     """x (N, *spatial, I) and dy (N, *out_spatial, O), the gradient of the output, to (*window, I, O)."""
-    shifts_x = _axes_that_shift_x(geometry, window, x.shape[-1], dy.shape[-1])
+    shifts_x = _axes_that_shift_x(geometry, dy.shape[1:-1], window, x.shape[-1], dy.shape[-1])
+    shifts_nothing = prod(window) == prod(geometry.stride) == 1
+    copied = 0 if shifts_nothing else _columns(window, shifts_x, x.shape[-1], 0 if all(shifts_x) else dy.shape[-1])
+    bytes_an_image = copied * prod(dy.shape[1:-1]) * x.dtype.itemsize
+    if bytes_an_image > 2 * _BYTES:
+        x, dy, geometry = _slabs(x, dy, geometry, window, ceil(bytes_an_image / _BYTES))
+        bytes_an_image = _BYTES
     out = dy.shape[1:-1]
-    needed = [
-        (o - 1) * s + (k - 1) * d + 1
-        for o, s, k, d in zip(out, geometry.stride, window, geometry.dilation, strict=True)
-    ]
+    needed = _needed(out, geometry, window)
+    in_runs = shifts_x[-1] and _in_runs(window[-1], geometry.stride[-1], geometry.dilation[-1], x.shape[-1])
+    if in_runs:
+        needed[-1] = _needed_for_runs(out[-1], window[-1], geometry.stride[-1])
     padding = [(low, n - low - m) for (low, _), n, m in zip(geometry.padding, needed, x.shape[1:-1], strict=True)]
-    rows = prod(o if shifts else n for o, n, shifts in zip(out, needed, shifts_x, strict=True))
-    columns = _columns(window, shifts_x, x.shape[-1], dy.shape[-1])
 
     def gradient(x: Array, dy: Array) -> Array:
-        return _one_product(pad(x, padding), dy, geometry, window, shifts_x, matmul)
+        """That of some images."""
+        a = _columns_of_x(pad(x, padding), out, geometry, window, shifts_x, in_runs)
+        b = _columns_of_dy(dy, geometry, window, shifts_x)
+        return _in_order(matmul(a, b, transpose_a=True), window, shifts_x)
 
-    return sum_over_pieces(gradient, x, dy, _BYTES // (rows * columns * x.dtype.itemsize))
+    return sum_over_pieces(gradient, x, dy, _BYTES // max(bytes_an_image, 1))
 
 
 def grouped_kernel_gradient(
@@ -63,11 +71,42 @@ def grouped_kernel_gradient(
     return jnp.concatenate([block(first) for first in range(0, groups, together)], axis=-1)
 
 
-def _axes_that_shift_x(geometry: Geometry, window: Sequence[int], inputs: int, outputs: int) -> tuple[bool, ...]:
-    """For each spatial axis whether its taps shift x (else dy): the choice with the fewest columns."""
-    # Shifting dy needs as many pixels of dy as of x.
-    choices = product(*((True, False) if s == 1 else (True,) for s in geometry.stride))
-    return min(choices, key=lambda shifts_x: _columns(window, shifts_x, inputs, outputs))
+def _needed(out: Sequence[int], geometry: Geometry, window: Sequence[int]) -> list[int]:
+    """How many pixels of the padded x the windows see, for each axis."""
+    parts = zip(out, geometry.stride, window, geometry.dilation, strict=True)
+    return [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in parts]
+
+
+def _slabs(x: Array, dy: Array, geometry: Geometry, window: Sequence[int], count: int) -> tuple[Array, Array, Geometry]:
+    """Large images as several with less of the first axis: the same sum in smaller parts."""
+    thick = ceil(dy.shape[1] / count)
+    count = ceil(dy.shape[1] / thick)
+    rest = [(0, 0)] * (len(window) - 1)
+    dy = pad(dy, [(0, count * thick - dy.shape[1]), *rest])
+    stride, low = geometry.stride[0], geometry.padding[0][0]
+    all_of_x = _needed(dy.shape[1:-1], geometry, window)[0]
+    x = pad(x, [(low, all_of_x - low - x.shape[1]), *rest])
+    seen = _needed([thick, *dy.shape[2:-1]], geometry, window)[0]
+    x = jnp.stack([x[:, i * thick * stride : i * thick * stride + seen] for i in range(count)], axis=1)
+    dy = dy.reshape(-1, thick, *dy.shape[2:])
+    inside = Geometry(geometry.stride, ((0, 0), *geometry.padding[1:]), geometry.dilation)
+    return x.reshape(-1, *x.shape[2:]), dy, inside
+
+
+def _axes_that_shift_x(
+    geometry: Geometry, out: Sequence[int], window: Sequence[int], inputs: int, outputs: int
+) -> tuple[bool, ...]:
+    """For each spatial axis whether its taps shift x (else dy): the choice that takes the least time."""
+
+    def time(shifts_x: Sequence[bool]) -> float:
+        # Shifting dy takes all pixels of x, also those that only padding or the window's ends see.
+        beyond = [(k - 1) * d for k, d in zip(window, geometry.dilation, strict=True)]
+        pixels = prod(o if shifts else o + n for o, n, shifts in zip(out, beyond, shifts_x, strict=True))
+        products = prod(window) * inputs * outputs
+        return pixels * (_columns(window, shifts_x, inputs, outputs) + products * _PRODUCT)
+
+    # Where x is strided over, the pixels of dy and of x do not match.
+    return min(product(*((True, False) if s == 1 else (True,) for s in geometry.stride)), key=time)
 
 
 def _columns(window: Sequence[int], shifts_x: Sequence[bool], inputs: int, outputs: int) -> int:
@@ -75,38 +114,66 @@ def _columns(window: Sequence[int], shifts_x: Sequence[bool], inputs: int, outpu
     return inputs * of_x + outputs * (prod(window) // of_x)
 
 
-def _one_product(
-    x: Array, dy: Array, geometry: Geometry, window: Sequence[int], shifts_x: Sequence[bool], matmul: Matmul
+def _columns_of_x(
+    x: Array, out: Sequence[int], geometry: Geometry, window: Sequence[int], shifts_x: Sequence[bool], in_runs: bool
 ) -> Array:
-    """The gradient of some images; x has its padding, and no pixel that no window sees."""
-    rank = len(window)
-    rows = [o if shifts else n for o, n, shifts in zip(dy.shape[1:-1], x.shape[1:-1], shifts_x, strict=True)]
-    window_x = [k if shifts else 1 for k, shifts in zip(window, shifts_x, strict=True)]
-    window_dy = [1 if shifts else k for k, shifts in zip(window, shifts_x, strict=True)]
-    around = [(k - 1) * d for k, d in zip(window_dy, geometry.dilation, strict=True)]
-    a = _side_by_side(
-        x,
-        [[k * d for k, d in zip(tap, geometry.dilation, strict=True)] for tap in product(*map(range, window_x))],
-        rows,
-        geometry.stride,
-    )
-    b = _side_by_side(
-        pad(dy, [(n, n) for n in around]),
-        [
-            [n - k * d for n, k, d in zip(around, tap, geometry.dilation, strict=True)]
-            for tap in product(*map(range, window_dy))
-        ],
-        rows,
-        (1,) * rank,
-    )
-    y = matmul(a, b, transpose_a=True).reshape(*window_x, x.shape[-1], *window_dy, dy.shape[-1])
-    taps = chain.from_iterable((i, rank + 1 + i) for i in range(rank))
-    return y.transpose(*taps, rank, 2 * rank + 1).reshape(*window, x.shape[-1], dy.shape[-1])
-
-
-def _side_by_side(x: Array, starts: list[list[int]], size: Sequence[int], step: Sequence[int]) -> Array:
-    """Copies of x (N, *spatial, C) from each start as columns: (N * prod(size), len(starts) * C)."""
-    if all(n == 1 for n in size) and len(starts) == prod(x.shape[1:-1]):
+    """(pixels, taps that shift x * I). x has its padding, and where its taps shift dy, all its pixels are taken."""
+    size = [o if shifts else n for o, n, shifts in zip(out, x.shape[1:-1], shifts_x, strict=True)]
+    taps = [k if shifts else 1 for k, shifts in zip(window, shifts_x, strict=True)]
+    step, dilation = list(geometry.stride), geometry.dilation
+    if in_runs:
+        x = _runs(x, out[-1], window[-1], step[-1])
+        taps[-1] = step[-1] = 1
+    if all(n == 1 for n in size) and prod(taps) == prod(x.shape[1:-1]):
         return x.reshape(x.shape[0], -1)
-    columns = jnp.concatenate([take(x, start, size, step) for start in starts], axis=-1)
-    return columns.reshape(-1, columns.shape[-1])
+    starts = [[k * d for k, d in zip(tap, dilation, strict=True)] for tap in product(*map(range, taps))]
+    copies = jnp.concatenate([take(x, start, size, step) for start in starts], axis=-1)
+    return copies.reshape(-1, copies.shape[-1])
+
+
+def _columns_of_dy(dy: Array, geometry: Geometry, window: Sequence[int], shifts_x: Sequence[bool]) -> Array:
+    """(pixels, taps that shift dy * O), for as many pixels as there are of x."""
+    taps = [1 if shifts else k for k, shifts in zip(window, shifts_x, strict=True)]
+    around = [(k - 1) * d for k, d in zip(taps, geometry.dilation, strict=True)]
+    size = [o + n for o, n in zip(dy.shape[1:-1], around, strict=True)]
+    dy = pad(dy, [(n, n) for n in around])
+    starts = [
+        [n - k * d for n, k, d in zip(around, tap, geometry.dilation, strict=True)]
+        for tap in product(*map(range, taps))
+    ]
+    copies = jnp.concatenate([take(dy, start, size, [1] * len(size)) for start in starts], axis=-1)
+    return copies.reshape(-1, copies.shape[-1])
+
+
+def _in_order(products: Array, window: Sequence[int], shifts_x: Sequence[bool]) -> Array:
+    """(taps that shift x * I, taps that shift dy * O) to (*window, I, O)."""
+    rank = len(window)
+    of_x = [k if shifts else 1 for k, shifts in zip(window, shifts_x, strict=True)]
+    of_dy = [1 if shifts else k for k, shifts in zip(window, shifts_x, strict=True)]
+    inputs, outputs = products.shape[0] // prod(of_x), products.shape[1] // prod(of_dy)
+    taps = chain.from_iterable((i, rank + 1 + i) for i in range(rank))
+    split = products.reshape(*of_x, inputs, *of_dy, outputs)
+    return split.transpose(*taps, rank, 2 * rank + 1).reshape(*window, inputs, outputs)
+
+
+# What the taps of the last axis see of a row are neighbours in memory: one run, copied faster than tap by tap. The runs
+# of all windows overlap, but those of every m-th do not, and are the row cut into equal parts.
+
+
+def _in_runs(window: int, stride: int, dilation: int, channels: int) -> bool:
+    return dilation == 1 and window > 1 and ceil(window / stride) <= 4 and window * channels >= 3
+
+
+def _needed_for_runs(out: int, window: int, stride: int) -> int:
+    """How many pixels of a row the runs are cut from."""
+    m = ceil(window / stride)
+    return (m - 1) * stride + ceil(out / m) * m * stride
+
+
+def _runs(x: Array, out: int, window: int, stride: int) -> Array:
+    """x (N, ..., W, C) to (N, ..., out, window * C): for each place of the window what it sees along the last axis."""
+    m = ceil(window / stride)
+    count, apart = ceil(out / m), m * stride
+    parts = (x[..., r * stride : r * stride + count * apart, :] for r in range(m))
+    cut = [part.reshape(*x.shape[:-2], count, -1)[..., : window * x.shape[-1]] for part in parts]
+    return jnp.stack(cut, axis=-2).reshape(*x.shape[:-2], count * m, -1)[..., :out, :]

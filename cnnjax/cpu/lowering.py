@@ -5,7 +5,6 @@ one. Private are only the table with the stock rules, which we must call and put
 told what it is compiled for. `missing` names what is no longer where it was; nothing else here is called then.
 """
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,16 +16,19 @@ from jax.interpreters import mlir
 Chooser = Callable[..., Callable[..., jax.Array] | None]
 
 
-def _private(module: str) -> Any:
-    """A module that may not be there any more: `missing` says so."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        return None
-
-
-_core, _sharding = _private("jax._src.core"), _private("jax._src.sharding_impls")
-_mlir = _private("jax._src.interpreters.mlir")
+# Any, for pyright knows no types of what is private; None where it has moved, and `missing` says so.
+_core: Any = None
+_sharding: Any = None
+_mlir: Any = None
+try:
+    import jax._src.core
+    import jax._src.interpreters.mlir
+    import jax._src.sharding_impls
+except ImportError:
+    pass
+else:
+    _core, _sharding = jax._src.core, jax._src.sharding_impls
+    _mlir = jax._src.interpreters.mlir
 _NAMES = {
     "jax.interpreters.mlir": (mlir, ("register_lowering", "lower_fun")),
     "jax._src.interpreters.mlir": (_mlir, ("_lowerings", "_platform_specific_lowerings")),

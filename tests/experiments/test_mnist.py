@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cnnjax
 from cnnjax import data, train
 from experiments import commandline, mnist, predict
 
@@ -51,6 +52,8 @@ def run(monkeypatch, module, *arguments):
         module.main()
     except SystemExit as end:
         return end.code
+    finally:
+        cnnjax.accelerate(False)
     return 0
 
 

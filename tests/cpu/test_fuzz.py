@@ -1,0 +1,30 @@
+"""The quick profile of the fuzz: 500 random convolutions with oneDNN, 100 with plain JAX. `fuzz.py` runs any number."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+import fuzz
+
+
+@pytest.mark.parametrize(
+    ("kernels", "first", "count"),
+    [("oneDNN", 0, 125), ("oneDNN", 125, 125), ("oneDNN", 250, 125), ("oneDNN", 375, 125), ("plain", 500, 100)],
+)
+def test_random_convolutions_and_their_gradients(tmp_path, kernels, first, count):
+    if kernels == "oneDNN" and not probe.verdict().passed:
+        pytest.skip(f"oneDNN is not used here: {probe.verdict().reason}")
+    result = fuzz.run(tmp_path, count=count, first=first, kernels=kernels)
+    assert result["checked"] == count
+    assert result["deaths"] == result["failures"] == []
+    assert result["compared_with_stock"] >= count // 10
+
+
+def test_a_death_is_counted_and_the_rest_goes_on(tmp_path):
+    log = tmp_path / "0-of-1.jsonl"
+    log.write_text('{"begun": 0}\n{"number": 0, "errors": [0, 0, 0], "ok": true}\n{"begun": 1}\n')
+    result = fuzz.run(tmp_path, count=3)
+    assert [death["number"] for death in result["deaths"]] == [1]
+    assert result["checked"] == 2
