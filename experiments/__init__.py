@@ -1,1 +1,1 @@
-"""Runnable experiments: python -m experiments.mnist, python -m experiments.predict."""
+"""Runnable experiments: python -m experiments.mnist, experiments.predict and experiments.bench."""

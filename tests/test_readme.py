@@ -5,15 +5,20 @@ from pathlib import Path
 
 import pytest
 
+import cnnjax
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("example", EXAMPLES, ids=["ops", "modules"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=["ops", "modules", "accelerate"])
 def test_the_examples_print_what_they_say(example, capsys):
-    exec(compile(example, "README.md", "exec"), {})
+    try:
+        exec(compile(example, "README.md", "exec"), {})
+    finally:
+        cnnjax.accelerate(False)
     promised = re.findall(r"^print\(.*\)\s+# (.*)$", example, re.MULTILINE)
     assert capsys.readouterr().out.splitlines() == promised
 

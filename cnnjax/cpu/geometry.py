@@ -21,6 +21,12 @@ class Geometry:
         return tuple((n + sum(p) - (d * (k - 1) + 1)) // s + 1 for n, k, s, p, d in parts)
 
 
+def seen(out: Sequence[int], geometry: Geometry, window: Sequence[int]) -> tuple[int, ...]:
+    """How many pixels of the padded input the windows of so many outputs see, for each axis."""
+    parts = zip(out, geometry.stride, window, geometry.dilation, strict=True)
+    return tuple((o - 1) * s + (k - 1) * d + 1 for o, s, k, d in parts)
+
+
 def pad(x: Array, padding: Sequence[tuple[int, int]]) -> Array:
     """Pad x (N, *spatial, C) with zeros, or crop it where the padding is negative."""
     if not any(low or high for low, high in padding):

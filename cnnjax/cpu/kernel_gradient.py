@@ -14,7 +14,7 @@ from math import ceil, prod
 import jax.numpy as jnp
 from jax import Array
 
-from cnnjax.cpu.geometry import Geometry, pad, take
+from cnnjax.cpu.geometry import Geometry, pad, seen, take
 from cnnjax.cpu.pieces import sum_over_pieces
 
 _BYTES = 8 << 20  # of copies at a time
@@ -34,7 +34,7 @@ def kernel_gradient(x: Array, dy: Array, geometry: Geometry, window: Sequence[in
         x, dy, geometry = _slabs(x, dy, geometry, window, ceil(bytes_an_image / _BYTES))
         bytes_an_image = _BYTES
     out = dy.shape[1:-1]
-    needed = _needed(out, geometry, window)
+    needed = list(seen(out, geometry, window))
     in_runs = shifts_x[-1] and _in_runs(window[-1], geometry.stride[-1], geometry.dilation[-1], x.shape[-1])
     if in_runs:
         needed[-1] = _needed_for_runs(out[-1], window[-1], geometry.stride[-1])
@@ -71,12 +71,6 @@ def grouped_kernel_gradient(
     return jnp.concatenate([block(first) for first in range(0, groups, together)], axis=-1)
 
 
-def _needed(out: Sequence[int], geometry: Geometry, window: Sequence[int]) -> list[int]:
-    """How many pixels of the padded x the windows see, for each axis."""
-    parts = zip(out, geometry.stride, window, geometry.dilation, strict=True)
-    return [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in parts]
-
-
 def _slabs(x: Array, dy: Array, geometry: Geometry, window: Sequence[int], count: int) -> tuple[Array, Array, Geometry]:
     """Large images as several with less of the first axis: the same sum in smaller parts."""
     thick = ceil(dy.shape[1] / count)
@@ -84,10 +78,10 @@ def _slabs(x: Array, dy: Array, geometry: Geometry, window: Sequence[int], count
     rest = [(0, 0)] * (len(window) - 1)
     dy = pad(dy, [(0, count * thick - dy.shape[1]), *rest])
     stride, low = geometry.stride[0], geometry.padding[0][0]
-    all_of_x = _needed(dy.shape[1:-1], geometry, window)[0]
+    all_of_x = seen(dy.shape[1:-1], geometry, window)[0]
     x = pad(x, [(low, all_of_x - low - x.shape[1]), *rest])
-    seen = _needed([thick, *dy.shape[2:-1]], geometry, window)[0]
-    x = jnp.stack([x[:, i * thick * stride : i * thick * stride + seen] for i in range(count)], axis=1)
+    of_slab = seen([thick, *dy.shape[2:-1]], geometry, window)[0]
+    x = jnp.stack([x[:, i * thick * stride : i * thick * stride + of_slab] for i in range(count)], axis=1)
     dy = dy.reshape(-1, thick, *dy.shape[2:])
     inside = Geometry(geometry.stride, ((0, 0), *geometry.padding[1:]), geometry.dilation)
     return x.reshape(-1, *x.shape[2:]), dy, inside

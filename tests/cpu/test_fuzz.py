@@ -1,12 +1,13 @@
 """The quick profile of the fuzz: 500 random convolutions with oneDNN, 100 with plain JAX. `fuzz.py` runs any number."""
 
-import sys
-from pathlib import Path
-
+import fuzz
+import jax
 import pytest
 
-sys.path.append(str(Path(__file__).parent))
-import fuzz
+from cnnjax.cpu import acceleration, probe
+
+KNOWN = acceleration.OLDEST <= tuple(map(int, jax.__version__.split(".")[:2])) <= acceleration.NEWEST
+pytestmark = pytest.mark.skipif(not KNOWN, reason=f"accelerate() leaves jax {jax.__version__} alone, as it says")
 
 
 @pytest.mark.parametrize(
