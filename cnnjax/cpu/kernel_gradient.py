@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from cnnjax.cpu.geometry import Geometry, pad, seen, take
+from cnnjax.cpu.grouped import together
 from cnnjax.cpu.pieces import sum_over_pieces
 
 _BYTES = 8 << 20  # of copies at a time
 _PRODUCT = 0.02  # the time of a multiplication and addition, where copying a number takes 1
-_BLOCK = 16  # channels that a grouped gradient computes at least at once: fewer do not fill a vector
 
 Matmul = Callable[..., Array]
 
@@ -54,21 +54,21 @@ def grouped_kernel_gradient(
 ) -> Array:
     """As `kernel_gradient`, for a convolution in groups: (*window, I // groups, O)."""
     inputs, outputs = x.shape[-1] // groups, dy.shape[-1] // groups
-    together = next(m for m in range(min(ceil(_BLOCK / inputs), groups), 0, -1) if groups % m == 0)
+    members = together(x.shape[-1], groups)
 
     def block(first: int) -> Array:
         full = kernel_gradient(
-            x[..., first * inputs : (first + together) * inputs],
-            dy[..., first * outputs : (first + together) * outputs],
+            x[..., first * inputs : (first + members) * inputs],
+            dy[..., first * outputs : (first + members) * outputs],
             geometry,
             window,
             matmul,
         )
-        full = full.reshape(*window, together, inputs, together, outputs)
+        full = full.reshape(*window, members, inputs, members, outputs)
         # Of the products of all groups of the block with all, those of each group with itself.
-        return jnp.diagonal(full, axis1=-4, axis2=-2).swapaxes(-1, -2).reshape(*window, inputs, together * outputs)
+        return jnp.diagonal(full, axis1=-4, axis2=-2).swapaxes(-1, -2).reshape(*window, inputs, members * outputs)
 
-    return jnp.concatenate([block(first) for first in range(0, groups, together)], axis=-1)
+    return jnp.concatenate([block(first) for first in range(0, groups, members)], axis=-1)
 
 
 def _slabs(x: Array, dy: Array, geometry: Geometry, window: Sequence[int], count: int) -> tuple[Array, Array, Geometry]:

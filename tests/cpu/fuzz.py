@@ -185,9 +185,10 @@ def computed(c: Configuration, x: np.ndarray, kernel: np.ndarray, dy: np.ndarray
         return tuple(np.asarray(result, np.float64) for result in results)
 
 
-def errors(c: Configuration, results: tuple[np.ndarray, ...], number: int) -> list[float]:
+def errors(
+    c: Configuration, results: tuple[np.ndarray, ...], arrays: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> list[float]:
     """The largest error of value, d-input and d-kernel, over the sum of the absolute products, in units of float32."""
-    arrays = operands(c, number)
     exact, size = truth(c, *arrays), truth(c, *map(np.abs, arrays))
     scale = SCALES[c.dtype]
     return [
@@ -201,11 +202,11 @@ def check(number: int, every: int = 10) -> dict[str, Any]:
     c = draw(number)
     arrays = operands(c, number)
     cnnjax.accelerate()
-    ours = errors(c, computed(c, *arrays), number)
+    ours = errors(c, computed(c, *arrays), arrays)
     record: dict[str, Any] = {"number": number, "errors": ours, "ok": True}
     if number % every == 0 or not max(ours) <= LOWEST:
         cnnjax.accelerate(False)
-        stock = errors(c, computed(c, *arrays), number)
+        stock = errors(c, computed(c, *arrays), arrays)
         record["stock"] = stock
         record["ok"] = all(a <= max(4 * b, LOWEST) for a, b in zip(ours, stock, strict=True))
     return record
