@@ -118,7 +118,7 @@ def _choose_forward(
         return lambda x, kernel: _dense(x, kernel, library)
     if library.convolution is not None and onednn.covers(x, kernel, geometry):
         direct = library.convolution
-        return lambda x, kernel: direct(x, kernel, geometry)
+        return lambda x, kernel: direct(x, kernel, geometry, groups)
     if groups == 1 and window == ones:
         return lambda x, kernel: _pointwise(x, kernel, geometry, library)
     if groups > 1 and kernel[-2] == 1:
@@ -151,7 +151,8 @@ def _choose_gradient(
     if groups == 1:
         return lambda x, dy: kernel_gradient(x, dy, exchanged, out, library.matmul)
     if x[-1] == groups:
-        return lambda x, dy: depthwise_kernel_gradient(x, dy, exchanged, out)
+        direct = library.convolution if max(*exchanged.stride, *exchanged.dilation) <= 4 else None
+        return lambda x, dy: depthwise_kernel_gradient(x, dy, exchanged, out, direct)
     if feasible(x[-1], groups):
         return lambda x, dy: grouped_kernel_gradient(x, dy, exchanged, out, groups, library.matmul)
     return None

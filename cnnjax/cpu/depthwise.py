@@ -1,6 +1,6 @@
-"""Depthwise convolution, in which each channel has a window of its own, and its gradient: sums of shifted products."""
+"""Depthwise convolution, in which each channel has a window of its own: sums of shifted products, and its gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import product
 from operator import add
@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from cnnjax.cpu.geometry import Geometry, pad, seen, take
+from cnnjax.cpu.pieces import sum_over_pieces
+
+_BYTES = 4 << 20  # of x and dy at a time
 
 
 def depthwise(x: Array, kernel: Array, geometry: Geometry) -> Array:
@@ -19,11 +22,38 @@ def depthwise(x: Array, kernel: Array, geometry: Geometry) -> Array:
     return reduce(add, (take(x, start, out, geometry.stride) * kernel[(*tap, 0)] for tap, start in starts.items()))
 
 
-def depthwise_kernel_gradient(x: Array, dy: Array, geometry: Geometry, window: Sequence[int]) -> Array:
-    """x (N, *spatial, C) and dy (N, *out_spatial, C * multiplier), the gradient of the output, to (*window, 1, O)."""
+def depthwise_kernel_gradient(
+    x: Array, dy: Array, geometry: Geometry, window: Sequence[int], convolution: Callable[..., Array] | None
+) -> Array:
+    """x (N, *spatial, C) and dy (N, *out_spatial, C * multiplier), the gradient of the output, to (*window, 1, O).
+
+    It is itself a depthwise convolution of x, in which dy is the window. Several images are one high image, whose
+    window is as high, with zeros between their parts.
+    """
     x = _repeated(x, dy.shape[-1])
-    needed = seen(dy.shape[1:-1], geometry, window)
-    x = pad(x, [(low, n - low - m) for (low, _), n, m in zip(geometry.padding, needed, x.shape[1:-1], strict=True)])
+    out = dy.shape[1:-1]
+    needed = seen(out, geometry, window)
+    padding = [(low, n - low - m) for (low, _), n, m in zip(geometry.padding, needed, x.shape[1:-1], strict=True)]
+    if convolution is None:
+        return _sums(pad(x, padding), dy, geometry, window)
+    gap = -needed[0] % geometry.stride[0]
+    padding[0] = (padding[0][0], padding[0][1] + gap)
+    between = (needed[0] + gap) // geometry.stride[0] - out[0]
+    rest = [(0, 0)] * (len(out) - 1)
+    exchanged = Geometry(geometry.dilation, ((0, 0), *rest), geometry.stride)
+
+    def gradient(x: Array, dy: Array) -> Array:
+        x = pad(x, padding).reshape(1, -1, *needed[1:], x.shape[-1])
+        dy = pad(dy, [(0, between), *rest]).reshape(-1, *out[1:], 1, dy.shape[-1])
+        dy = dy[: dy.shape[0] - between]
+        return convolution(x, dy, exchanged, x.shape[-1])[0][: window[0], ..., None, :]
+
+    size = (x.size + dy.size) // x.shape[0] * x.dtype.itemsize
+    return sum_over_pieces(gradient, x, dy, _BYTES // size)
+
+
+def _sums(x: Array, dy: Array, geometry: Geometry, window: Sequence[int]) -> Array:
+    """The same in plain JAX: one sum for each tap."""
     axes = tuple(range(x.ndim - 1))
     starts = [[k * d for k, d in zip(tap, geometry.dilation, strict=True)] for tap in product(*map(range, window))]
     sums = [jnp.sum(take(x, start, dy.shape[1:-1], geometry.stride) * dy, axes) for start in starts]

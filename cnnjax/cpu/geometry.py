@@ -15,16 +15,19 @@ class Geometry:
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
 
+    def reach(self, window: Sequence[int]) -> tuple[int, ...]:
+        """How many pixels a window spans, with those between its taps."""
+        return tuple((k - 1) * d + 1 for k, d in zip(window, self.dilation, strict=True))
+
     def out(self, spatial: Sequence[int], window: Sequence[int]) -> tuple[int, ...]:
         """The output's spatial shape."""
-        parts = zip(spatial, window, self.stride, self.padding, self.dilation, strict=True)
-        return tuple((n + sum(p) - (d * (k - 1) + 1)) // s + 1 for n, k, s, p, d in parts)
+        parts = zip(spatial, self.reach(window), self.stride, self.padding, strict=True)
+        return tuple((n + sum(p) - r) // s + 1 for n, r, s, p in parts)
 
 
 def seen(out: Sequence[int], geometry: Geometry, window: Sequence[int]) -> tuple[int, ...]:
     """How many pixels of the padded input the windows of so many outputs see, for each axis."""
-    parts = zip(out, geometry.stride, window, geometry.dilation, strict=True)
-    return tuple((o - 1) * s + (k - 1) * d + 1 for o, s, k, d in parts)
+    return tuple((o - 1) * s + r for o, s, r in zip(out, geometry.stride, geometry.reach(window), strict=True))
 
 
 def pad(x: Array, padding: Sequence[tuple[int, int]]) -> Array:

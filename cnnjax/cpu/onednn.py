@@ -6,38 +6,32 @@ A call that oneDNN rejects ends the process, so callers stay within what tests/c
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 import jax
 from jax import Array
 
-from cnnjax.cpu.geometry import Geometry, cropped
+from cnnjax.cpu.geometry import Geometry, cropped, pad
 
 _CUSTOM_CALL = 2  # XLA's API version of custom calls that take (result, operands, config)
 
 
 def covers(x: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> bool:
-    """Whether a convolution of such shapes is among those that the fuzz has covered.
-
-    Not with groups: for some small inputs the kernel for depthwise convolution writes beyond its output, which ends the
-    process or hangs it some calls later.
-    """
+    """Whether a convolution of such shapes is among those that the fuzz has covered."""
     window = kernel[:-2]
-    reach = [d * (k - 1) + 1 for k, d in zip(window, geometry.dilation, strict=True)]
-    return (
-        len(window) in (1, 2, 3)
-        and kernel[-2] == x[-1]
-        and prod(window) <= 256
-        and max(geometry.stride) <= 4
-        and max(geometry.dilation) <= 4
-        and (max(geometry.stride) == 1 or max(geometry.dilation) == 1)
-        and all(max(p) < r or max(p) <= 0 for p, r in zip(geometry.padding, reach, strict=True))
-    )
+    small = len(window) in (1, 2, 3) and prod(window) <= 256 and max(*geometry.stride, *geometry.dilation) <= 4
+    if _is_depthwise(x, kernel):
+        return small
+    within = all(max(p) < r or max(p) <= 0 for p, r in zip(geometry.padding, geometry.reach(window), strict=True))
+    return small and within and (max(geometry.stride) == 1 or max(geometry.dilation) == 1)
 
 
 def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1) -> Array:
     """x (N, *spatial, C) with kernel (*window, C // groups, O), both channels last: (N, *out_spatial, O)."""
     x, geometry = cropped(x, geometry)
+    if _is_depthwise(x.shape, kernel.shape) and not _pads_safely(x.shape, kernel.shape, geometry):
+        x, geometry = pad(x, geometry.padding), replace(geometry, padding=((0, 0),) * (x.ndim - 2))
     rank, window = x.ndim - 2, kernel.shape[:-2]
     channels_last = {"data": {"batch_dim": 0, "feature_dim": rank + 1, "spatial_dims": list(range(1, rank + 1))}}
     config = {
@@ -63,6 +57,20 @@ def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1) ->
     }
     result = jax.ShapeDtypeStruct((x.shape[0], *geometry.out(x.shape[1:-1], window), kernel.shape[-1]), x.dtype)
     return _call("__onednn$convolution", result, {"onednn_conv_config": config}, x, kernel)
+
+
+def _is_depthwise(x: Sequence[int], kernel: Sequence[int]) -> bool:
+    return kernel[-2] == 1 < x[-1]
+
+
+def _pads_safely(x: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> bool:
+    """Whether oneDNN may pad for a depthwise convolution: with more padding it writes beyond its output."""
+    reach = geometry.reach(kernel[:-2])
+    return (
+        (max(geometry.stride) == 1 or (max(geometry.stride) == 2 and max(geometry.dilation) == 1))
+        and all(n >= r for n, r in zip(x[1:-1], reach, strict=True))
+        and all(max(p) <= r // 2 for p, r in zip(geometry.padding, reach, strict=True))
+    )
 
 
 def matmul(a: Array, b: Array, *, transpose_a: bool = False) -> Array:

@@ -10,6 +10,7 @@ was stopped goes on where it was.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,8 +30,8 @@ from cnnjax.cpu import probe
 
 LIMIT = 120.0  # seconds for one configuration
 REPEATS = 4
-# glibc then looks at the ends of each block of memory when it is freed, and ends the process where they are damaged.
-GUARD = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3"}
+# Without a C compiler for guard.c: glibc looks at the ends of each block of memory when that is freed.
+GLIBC = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3"}
 LOWEST = 2.0**-21  # relative to the sum of absolute products: rounding that needs no comparison
 SCALES = {"float32": 1.0, "bfloat16": 2.0**16, "float16": 2.0**13, "float64": 2.0**-29}
 
@@ -227,6 +228,7 @@ def run(
 ) -> dict[str, Any]:
     """Check `count` configurations in `jobs` child processes, going on where the folder's logs end."""
     folder.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | guarded(folder)
     logs = [folder / f"{job}-of-{jobs}.jsonl" for job in range(jobs)]
     running: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -235,8 +237,9 @@ def run(
         begin = max((n + jobs for n in _read(logs[job])[1]), default=first + job)
         if begin < first + count:
             numbers = map(str, (begin, first + count, jobs))
+            logs[job].touch()  # its age is how long the child has been silent
             command = [sys.executable, __file__, "--child", kernels, *numbers, str(logs[job])]
-            running[job] = subprocess.Popen(command, env={**os.environ, **GUARD}, stderr=subprocess.DEVNULL)
+            running[job] = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
     for job in range(jobs):
         start(job)
@@ -249,6 +252,16 @@ def run(
                 del running[job]
                 start(job)
     return report(logs)
+
+
+def guarded(folder: Path) -> dict[str, str]:
+    """What to set for a process that shall end where it writes beyond an array."""
+    compiler, library = shutil.which("cc"), (folder / "guard.so").resolve()
+    if compiler is None:
+        return GLIBC
+    source = Path(__file__).with_name("guard.c")
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+    return {"LD_PRELOAD": str(library)}
 
 
 def report(logs: list[Path]) -> dict[str, Any]:

@@ -1,5 +1,11 @@
 """The quick profile of the fuzz: 500 random convolutions with oneDNN, 100 with plain JAX. `fuzz.py` runs any number."""
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
 import fuzz
 import jax
 import pytest
@@ -29,3 +35,19 @@ def test_a_death_is_counted_and_the_rest_goes_on(tmp_path):
     result = fuzz.run(tmp_path, count=3)
     assert [death["number"] for death in result["deaths"]] == [1]
     assert result["checked"] == 2
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, here called cc")
+@pytest.mark.parametrize(("at", "status"), [("63", 0), ("4096", -signal.SIGSEGV), ("-4097", -signal.SIGSEGV)])
+def test_a_write_beyond_an_array_ends_the_process(tmp_path, at, status):
+    code = f"""
+import ctypes
+c = ctypes.CDLL(None)
+for _ in range(50):
+    block = ctypes.c_void_p()
+    assert c.posix_memalign(ctypes.byref(block), 64, 64) == 0
+    ctypes.memset(block.value + {at}, 1, 1)
+    c.free(block)
+"""
+    run = subprocess.run([sys.executable, "-c", code], env=os.environ | fuzz.guarded(tmp_path), check=False)
+    assert run.returncode == status
