@@ -18,6 +18,8 @@ from experiments.workloads import Workload
 
 SHORTEST = 0.02
 """Seconds that a timing lasts at least: what is quicker runs several times."""
+WARM_UP = 0.2
+"""Seconds of runs before a timing: threads that slept while others had their turn first share one processor."""
 PATIENCE = 300.0
 """Seconds after which a child that does not answer is ended."""
 
@@ -145,7 +147,7 @@ def serve(connection: Connection, contender: Contender, threads: int) -> None:
                 run, prepared = quickest(programs(question))
                 answer = asdict(prepared)
             else:
-                answer = timed(run, question)
+                answer = timed(run, question, WARM_UP)
         except Exception as error:
             answer = _failure(error)
 
@@ -155,10 +157,11 @@ def quickest(programs: list[Program]) -> tuple[Callable[[], Any], Prepared]:
     return min((_prepare(program) for program in programs), key=lambda pair: pair[1].seconds)
 
 
-def timed(run: Callable[[], Any], repetitions: int) -> float:
-    """Take the mean time of so many runs, in seconds."""
-    if repetitions > 1:
-        run()  # The caches hold what the process before left there.
+def timed(run: Callable[[], Any], repetitions: int, warm_up: float = 0.0) -> float:
+    """Take the mean time of so many runs, in seconds, after at least so many seconds of others."""
+    warm = time.perf_counter() + warm_up
+    while time.perf_counter() < warm:
+        run()
     start = time.perf_counter()
     for _ in range(repetitions):
         run()
@@ -180,7 +183,7 @@ def _prepare(program: Program) -> tuple[Callable[[], Any], Prepared]:
     seconds = timed(run, 1)
     memory = None if before is None else _resident("VmHWM") - before
     # The second run of a short program says little.
-    seconds = min(seconds, *(timed(run, repetitions(seconds)) for _ in range(2))) if seconds < 0.1 else seconds
+    seconds = min(seconds, timed(run, repetitions(seconds), WARM_UP)) if seconds < 0.1 else seconds
     return run, Prepared(program.variant, compiled - start, first - start, memory, seconds)
 
 

@@ -149,12 +149,12 @@ def _choose_gradient(
             return None
         return _of_transposed(geometry, between, out, library)
     if groups == 1:
-        return lambda x, dy: kernel_gradient(x, dy, exchanged, out, library.matmul)
+        return lambda x, dy: kernel_gradient(x, dy, exchanged, out, library)
     if x[-1] == groups:
         direct = library.convolution if max(*exchanged.stride, *exchanged.dilation) <= 4 else None
         return lambda x, dy: depthwise_kernel_gradient(x, dy, exchanged, out, direct)
     if feasible(x[-1], groups):
-        return lambda x, dy: grouped_kernel_gradient(x, dy, exchanged, out, groups, library.matmul)
+        return lambda x, dy: grouped_kernel_gradient(x, dy, exchanged, out, groups, library)
     return None
 
 
@@ -164,7 +164,7 @@ def _of_transposed(geometry: Geometry, between: tuple[int, ...], out: tuple[int,
     mirrored = Geometry(between, tuple((n, 0) for n in low), geometry.stride)
 
     def formulation(x: Array, dy: Array) -> Array:
-        y = kernel_gradient(dy, x, mirrored, out, library.matmul)
+        y = kernel_gradient(dy, x, mirrored, out, library)
         return jnp.flip(y, range(len(out))).swapaxes(-1, -2)
 
     return formulation

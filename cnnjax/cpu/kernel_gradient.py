@@ -7,31 +7,33 @@ may shift either: with a 3x3 window, three copies of x (along W) against three o
 copies, where copies of x alone (im2col) would be nine. Pieces of some images keep all copies in the cache.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain, product
 from math import ceil, prod
 
 import jax.numpy as jnp
 from jax import Array
 
+from cnnjax.cpu import exchanged
 from cnnjax.cpu.geometry import Geometry, pad, seen, take
 from cnnjax.cpu.grouped import together
-from cnnjax.cpu.pieces import sum_over_pieces
+from cnnjax.cpu.library import Library
+from cnnjax.cpu.pieces import slabs, sum_over_pieces
 
 _BYTES = 8 << 20  # of copies at a time
 _PRODUCT = 0.02  # the time of a multiplication and addition, where copying a number takes 1
 
-Matmul = Callable[..., Array]
 
-
-def kernel_gradient(x: Array, dy: Array, geometry: Geometry, window: Sequence[int], matmul: Matmul) -> Array:
+def kernel_gradient(x: Array, dy: Array, geometry: Geometry, window: Sequence[int], library: Library) -> Array:
     """x (N, *spatial, I) and dy (N, *out_spatial, O), the gradient of the output, to (*window, I, O)."""
+    if library.convolution is not None and exchanged.pays(x.shape, dy.shape, geometry, window):
+        return exchanged.kernel_gradient(x, dy, geometry, window, library.convolution)
     shifts_x = _axes_that_shift_x(geometry, dy.shape[1:-1], window, x.shape[-1], dy.shape[-1])
     shifts_nothing = prod(window) == prod(geometry.stride) == 1
     copied = 0 if shifts_nothing else _columns(window, shifts_x, x.shape[-1], 0 if all(shifts_x) else dy.shape[-1])
     bytes_an_image = copied * prod(dy.shape[1:-1]) * x.dtype.itemsize
     if bytes_an_image > 2 * _BYTES:
-        x, dy, geometry = _slabs(x, dy, geometry, window, ceil(bytes_an_image / _BYTES))
+        x, dy, geometry = slabs(x, dy, geometry, window, ceil(bytes_an_image / _BYTES))
         bytes_an_image = _BYTES
     out = dy.shape[1:-1]
     needed = list(seen(out, geometry, window))
@@ -44,13 +46,13 @@ def kernel_gradient(x: Array, dy: Array, geometry: Geometry, window: Sequence[in
         """That of some images."""
         a = _columns_of_x(pad(x, padding), out, geometry, window, shifts_x, in_runs)
         b = _columns_of_dy(dy, geometry, window, shifts_x)
-        return _in_order(matmul(a, b, transpose_a=True), window, shifts_x)
+        return _in_order(library.matmul(a, b, transpose_a=True), window, shifts_x)
 
     return sum_over_pieces(gradient, x, dy, _BYTES // max(bytes_an_image, 1))
 
 
 def grouped_kernel_gradient(
-    x: Array, dy: Array, geometry: Geometry, window: Sequence[int], groups: int, matmul: Matmul
+    x: Array, dy: Array, geometry: Geometry, window: Sequence[int], groups: int, library: Library
 ) -> Array:
     """As `kernel_gradient`, for a convolution in groups: (*window, I // groups, O)."""
     inputs, outputs = x.shape[-1] // groups, dy.shape[-1] // groups
@@ -62,29 +64,13 @@ def grouped_kernel_gradient(
             dy[..., first * outputs : (first + members) * outputs],
             geometry,
             window,
-            matmul,
+            library,
         )
         full = full.reshape(*window, members, inputs, members, outputs)
         # Of the products of all groups of the block with all, those of each group with itself.
         return jnp.diagonal(full, axis1=-4, axis2=-2).swapaxes(-1, -2).reshape(*window, inputs, members * outputs)
 
     return jnp.concatenate([block(first) for first in range(0, groups, members)], axis=-1)
-
-
-def _slabs(x: Array, dy: Array, geometry: Geometry, window: Sequence[int], count: int) -> tuple[Array, Array, Geometry]:
-    """Large images as several with less of the first axis: the same sum in smaller parts."""
-    thick = ceil(dy.shape[1] / count)
-    count = ceil(dy.shape[1] / thick)
-    rest = [(0, 0)] * (len(window) - 1)
-    dy = pad(dy, [(0, count * thick - dy.shape[1]), *rest])
-    stride, low = geometry.stride[0], geometry.padding[0][0]
-    all_of_x = seen(dy.shape[1:-1], geometry, window)[0]
-    x = pad(x, [(low, all_of_x - low - x.shape[1]), *rest])
-    of_slab = seen([thick, *dy.shape[2:-1]], geometry, window)[0]
-    x = jnp.stack([x[:, i * thick * stride : i * thick * stride + of_slab] for i in range(count)], axis=1)
-    dy = dy.reshape(-1, thick, *dy.shape[2:])
-    inside = Geometry(geometry.stride, ((0, 0), *geometry.padding[1:]), geometry.dilation)
-    return x.reshape(-1, *x.shape[2:]), dy, inside
 
 
 def _axes_that_shift_x(
@@ -155,7 +141,7 @@ def _in_order(products: Array, window: Sequence[int], shifts_x: Sequence[bool]) 
 
 
 def _in_runs(window: int, stride: int, dilation: int, channels: int) -> bool:
-    return dilation == 1 and window > 1 and ceil(window / stride) <= 4 and window * channels >= 3
+    return dilation == 1 and window > 1 and ceil(window / stride) <= 5 and window * channels >= 3
 
 
 def _needed_for_runs(out: int, window: int, stride: int) -> int:

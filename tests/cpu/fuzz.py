@@ -95,9 +95,10 @@ def _draw(random: np.random.Generator) -> Configuration:
     padding = tuple((int(random.integers(0, r + 1)), int(random.integers(0, r + 1))) for r in reach)
     if random.random() < 0.5:
         padding = tuple((r // 2, r - r // 2) for r in reach)
+    largest = ((64, 20, 9), (512, 64, 20))[int(random.random() < 0.15)]
     return Configuration(
         batch=int(random.choice([1, 2, 3, 5, 8, 16, 31])),
-        spatial=integers(1, (64, 20, 9)[rank - 1]),
+        spatial=integers(1, largest[rank - 1]),
         channels=channels,
         outputs=outputs,
         groups=groups,
