@@ -3,15 +3,17 @@
 from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import product
+from math import ceil
 from operator import add
 
 import jax.numpy as jnp
 from jax import Array
 
 from cnnjax.cpu.geometry import Geometry, pad, seen, take
-from cnnjax.cpu.pieces import sum_over_pieces
+from cnnjax.cpu.pieces import slabs, sum_over_pieces
 
 _BYTES = 4 << 20  # of x and dy at a time
+_LONGEST = 512  # products along the last axis, which oneDNN writes out: many more make a program that is too long
 
 
 def depthwise(x: Array, kernel: Array, geometry: Geometry) -> Array:
@@ -31,10 +33,12 @@ def depthwise_kernel_gradient(
     window is as high, with zeros between their parts.
     """
     x = _repeated(x, dy.shape[-1])
+    if len(window) == 1 and convolution is not None:
+        return _of_series(x, dy, geometry, window, convolution)
     out = dy.shape[1:-1]
     needed = seen(out, geometry, window)
     padding = [(low, n - low - m) for (low, _), n, m in zip(geometry.padding, needed, x.shape[1:-1], strict=True)]
-    if convolution is None:
+    if convolution is None or out[-1] * window[-1] > _LONGEST:
         return _sums(pad(x, padding), dy, geometry, window)
     gap = -needed[0] % geometry.stride[0]
     padding[0] = (padding[0][0], padding[0][1] + gap)
@@ -50,6 +54,17 @@ def depthwise_kernel_gradient(
 
     size = (x.size + dy.size) // x.shape[0] * x.dtype.itemsize
     return sum_over_pieces(gradient, x, dy, _BYTES // size)
+
+
+def _of_series(
+    x: Array, dy: Array, geometry: Geometry, window: Sequence[int], convolution: Callable[..., Array]
+) -> Array:
+    """Series as low images, long ones in parts."""
+    cuts = ceil(dy.shape[1] * window[0] / _LONGEST)
+    if cuts > 1:
+        x, dy, geometry = slabs(x, dy, geometry, window, cuts)
+    low = Geometry((1, *geometry.stride), ((0, 0), *geometry.padding), (1, *geometry.dilation))
+    return depthwise_kernel_gradient(x[:, None], dy[:, None], low, (1, *window), convolution)[0]
 
 
 def _sums(x: Array, dy: Array, geometry: Geometry, window: Sequence[int]) -> Array:
