@@ -1,16 +1,14 @@
-"""Max pooling: one call of `lax.reduce_window`, or where dilated a maximum over strided slices."""
+"""Max pooling: one call of `lax.reduce_window`, or where dilated a comparison of strided slices."""
 
-import functools
-import itertools
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Real
 
 from cnnjax.ops import _arguments as arguments
 from cnnjax.ops._arguments import Padding
-from cnnjax.ops._windows import Windows, place
+from cnnjax.ops._taps import larger, select
+from cnnjax.ops._windows import place
 
 
 def max_pool1d(
@@ -147,7 +145,9 @@ def _max_pool(
     x = arguments.ordered(op, "x", x)
     windows = place(op, rank, x, window, stride, padding, dilation, ceil_mode)
     if max(windows.dilation) > 1:
-        return _max_of_taps(x, windows)
+        # JAX differentiates no dilated reduce_window.
+        (y,) = select((x,), windows, arguments.lowest(x), larger)
+        return y
     return lax.reduce_window(
         x,
         arguments.lowest(x),
@@ -156,20 +156,3 @@ def _max_pool(
         (1, *windows.stride, 1),
         [(0, 0), *windows.pairs, (0, 0)],
     )
-
-
-def _max_of_taps(x: Array, windows: Windows) -> Array:
-    """The maximum over one strided slice a tap: JAX differentiates no dilated reduce_window."""
-    edges = [(0, 0, 0), *((low, high, 0) for low, high in windows.pairs), (0, 0, 0)]
-    padded = lax.pad(x, arguments.lowest(x), edges)
-
-    def at(tap: tuple[int, ...]) -> Array:
-        start = [t * d for t, d in zip(tap, windows.dilation, strict=True)]
-        stop = [a + (out - 1) * s + 1 for a, out, s in zip(start, windows.output, windows.stride, strict=True)]
-        return lax.slice(padded, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *windows.stride, 1))
-
-    def larger(first: Array, second: Array) -> Array:
-        # Not lax.max, which would share the gradient among equals.
-        return jnp.where((second > first) | (second != second), second, first)
-
-    return functools.reduce(larger, map(at, itertools.product(*map(range, windows.size))))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 PAD_MODES = ("SAME", "SAME_LOWER", "VALID", "CAUSAL", "CIRCULAR", "REFLECT", "REPLICATE")
+TRANSPOSE_MODES = ("SAME", "SAME_LOWER", "VALID")
 
 
 def effective_size(k: int, *, dilation: int = 1) -> int:
@@ -114,6 +115,61 @@ def conv_output_size(
     """
     low, high = padding_amounts(n, k, padding=padding, stride=stride, dilation=dilation)
     return max((n + low + high - effective_size(k, dilation=dilation)) // stride + 1, 0)
+
+
+def conv_transpose_output_size(
+    n: int,
+    k: int,
+    *,
+    stride: int = 1,
+    padding: str | int | tuple[int, int] = 0,
+    output_padding: int = 0,
+    dilation: int = 1,
+) -> int:
+    """Compute how many outputs a transposed convolution has along one axis.
+
+    (n - 1) * stride + dilation * (k - 1) + 1 - low - high + output_padding, or 0 where all is cropped. With SAME and
+    SAME_LOWER it is n * stride + output_padding, for any k.
+
+    Args:
+        n: input size in pixels.
+        k: kernel size, at least 1.
+        stride: distance in the output between neighbouring pixels of the input, at least 1.
+        padding: "SAME", "SAME_LOWER" or "VALID" in any case, or what is cropped: an int for both sides, or a
+            (low, high) pair; amounts are at least 0.
+        output_padding: pixels more at the end, at least 0, less than the stride or than the dilation.
+        dilation: distance between neighbouring taps, at least 1.
+
+    Returns:
+        The output size, an int of at least 0. The ops refuse an output without pixels.
+
+    Raises:
+        ValueError: an unknown mode, a negative amount, a size below 1, or too large an output_padding.
+
+    Example:
+        >>> conv_transpose_output_size(4, 3, stride=2), conv_transpose_output_size(4, 3, stride=2, padding="SAME")
+        (9, 8)
+        >>> conv_output_size(8, 3, stride=2, padding=1), conv_output_size(7, 3, stride=2, padding=1)
+        (4, 4)
+        >>> [conv_transpose_output_size(4, 3, stride=2, padding=1, output_padding=extra) for extra in (1, 0)]
+        [8, 7]
+
+    Source:
+        Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", relationship 14.
+    """
+    name = "conv_transpose_output_size"
+    mode = padding.upper() if isinstance(padding, str) else None
+    if mode is not None and mode not in TRANSPOSE_MODES:
+        raise ValueError(f"{name}: padding must be amounts or one of {', '.join(TRANSPOSE_MODES)}, got {padding!r}.")
+    low, high = padding_amounts(n * stride, k, padding=padding, stride=stride, dilation=dilation)
+    if not 0 <= output_padding < max(stride, dilation):
+        raise ValueError(
+            f"{name}: output_padding must be at least 0 and below the stride or the dilation, got {output_padding} with"
+            f" stride {stride} and dilation {dilation}."
+        )
+    if mode in ("SAME", "SAME_LOWER"):
+        return n * stride + output_padding
+    return max((n - 1) * stride + effective_size(k, dilation=dilation) - low - high + output_padding, 0)
 
 
 def pool_output_size(

@@ -70,6 +70,41 @@ def test_pool_output_size(n, k, options, expected):
     assert shapes.pool_output_size(n, k, **options) == expected
 
 
+@pytest.mark.parametrize(
+    ("n", "k", "options", "expected"),
+    [
+        (4, 3, {}, 6),
+        (4, 3, {"stride": 2}, 9),
+        (4, 3, {"stride": 2, "padding": 1}, 7),
+        (4, 3, {"stride": 2, "padding": (0, 2), "output_padding": 1}, 8),
+        (4, 3, {"stride": 2, "dilation": 3, "output_padding": 2}, 15),
+        (4, 1, {"stride": 5, "padding": "VALID"}, 16),
+        (4, 1, {"stride": 5, "padding": "same"}, 20),
+        (4, 9, {"stride": 2, "padding": "SAME_LOWER", "output_padding": 1}, 9),
+        (1, 2, {"padding": 1}, 0),
+        (1, 2, {"padding": 3}, 0),
+    ],
+)
+def test_conv_transpose_output_size(n, k, options, expected):
+    assert shapes.conv_transpose_output_size(n, k, **options) == expected
+
+
+@pytest.mark.parametrize("padding", ["SAME", "SAME_LOWER", "VALID", 0, 1, (2, 1)])
+def test_conv_transpose_gives_back_what_a_convolution_reads(padding):
+    """With the output_padding that makes up for what the convolution's size rounds away."""
+    for n, k, stride, dilation in np.ndindex(9, 4, 4, 3):
+        options: Any = {"stride": stride + 1, "padding": padding, "dilation": dilation + 1}
+        size = shapes.conv_output_size(n + 1, k + 1, **options)
+        if size < 1:
+            continue
+        extras = range(stride + 1)
+        sizes = [shapes.conv_transpose_output_size(size, k + 1, output_padding=extra, **options) for extra in extras]
+        if padding in ("SAME", "SAME_LOWER"):
+            assert sizes[0] == size * (stride + 1)
+        else:
+            assert n + 1 in sizes
+
+
 @pytest.mark.parametrize("k", range(1, 6))
 def test_against_counting(k):
     """Every window is enumerated."""
@@ -228,6 +263,15 @@ def test_receptive_field_of_a_dense_stack_has_no_holes():
             lambda: shapes.padding_amounts(5, 3, padding=0, stride=0),
             "padding_amounts: stride must be at least 1, got 0.",
         ),
+        (
+            lambda: shapes.conv_transpose_output_size(5, 3, padding="REFLECT"),
+            "conv_transpose_output_size: padding must be amounts or one of SAME, SAME_LOWER, VALID, got 'REFLECT'.",
+        ),
+        (
+            lambda: shapes.conv_transpose_output_size(5, 3, stride=2, output_padding=2),
+            "conv_transpose_output_size: output_padding must be at least 0 and below the stride or the dilation, got 2"
+            " with stride 2 and dilation 1.",
+        ),
         (lambda: shapes.receptive_field([(0,)]), "receptive_field: size must be at least 1, got 0."),
         (lambda: shapes.receptive_field([(1, 0)]), "receptive_field: stride must be at least 1, got 0."),
         (lambda: shapes.receptive_field([(1, 1, 0, 0)]), "receptive_field: dilation must be at least 1, got 0."),
@@ -239,7 +283,7 @@ def test_errors_word_for_word(call, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("size", [shapes.conv_output_size, shapes.pool_output_size])
+@pytest.mark.parametrize("size", [shapes.conv_output_size, shapes.conv_transpose_output_size, shapes.pool_output_size])
 @pytest.mark.parametrize("options", [{"stride": 0}, {"dilation": 0}, {"padding": -1}, {"padding": "FULL"}, {"k": 0}])
 def test_sizes_refuse_what_the_ops_refuse(size, options):
     with pytest.raises(ValueError, match="must be"):
