@@ -21,8 +21,7 @@ and how the weights move. This page is made by `python -m docs.make_ops`, from t
 
 - `x` is `(N, *spatial, C)`, as in Flax and Keras. From PyTorch and ONNX, both channels-first, it is
   `x.transpose(0, 2, 3, 1)`.
-- `F` is `torch.nn.functional`, `nnx` is `flax.nnx`; Keras's names are layers of `keras.layers`, but for `ops`, which is
-  `keras.ops`.
+- `F` is `torch.nn.functional`, `nnx` is `flax.nnx`, and a bare name of Keras's is a layer, in `keras.layers`.
 - Weights are NumPy arrays, and where axes are numbered, of two spatial axes. Biases and other vectors over the channels
   stay as they are.
 - Activations are those of `jax.nn`, losses those of `optax.losses`."""

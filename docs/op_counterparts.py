@@ -1,7 +1,7 @@
 """What each family of ops is called elsewhere, where definitions differ, how weights move: the data of docs/ops.md.
 
-In the columns `F` is torch.nn.functional, `nnx` is flax.nnx, and Keras's names are those of keras.layers but for
-`ops`, which is keras.ops. Weights are NumPy arrays, of two spatial axes where axes are numbered.
+In the columns `F` is torch.nn.functional, `nnx` is flax.nnx, and a bare name of Keras's is a layer. Weights are NumPy
+arrays, of two spatial axes where axes are numbered.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ COUNTERPARTS = {
         "conv1d conv2d conv3d",
         torch="`F.conv1d`, `F.conv2d`, `F.conv3d`",
         jax="`lax.conv_general_dilated`, `nnx.Conv`",
-        keras="`Conv1D`, `Conv2D`, `Conv3D`, `ops.conv`",
+        keras="`Conv1D`, `Conv2D`, `Conv3D`, `keras.ops.conv`",
         onnx="`Conv`",
         differences='The padding is "SAME" if none is given, as in Flax; PyTorch and ONNX add none, and Keras is'
         ' "valid". PyTorch\'s "same", which knows stride 1 alone, is "SAME"; ONNX\'s SAME_UPPER is "SAME". PyTorch\'s'
@@ -41,7 +41,7 @@ COUNTERPARTS = {
         "conv_transpose1d conv_transpose2d conv_transpose3d",
         torch="`F.conv_transpose1d`, `F.conv_transpose2d`, `F.conv_transpose3d`",
         jax="`lax.conv_transpose`, `nnx.ConvTranspose`",
-        keras="`Conv1DTranspose`, `Conv2DTranspose`, `Conv3DTranspose`, `ops.conv_transpose`",
+        keras="`Conv1DTranspose`, `Conv2DTranspose`, `Conv3DTranspose`, `keras.ops.conv_transpose`",
         onnx="`ConvTranspose`",
         differences='PyTorch\'s definition, but the padding is "SAME" (n * stride pixels) if none is given, and its'
         " default is 0. Amounts crop the result; Flax's pad x, and p there is dilation * (k - 1) - p here. Where the"
@@ -56,7 +56,7 @@ COUNTERPARTS = {
         "depthwise_conv1d depthwise_conv2d depthwise_conv3d",
         torch="`F.conv2d` with groups=C",
         jax="`nnx.Conv` with feature_group_count=C",
-        keras="`DepthwiseConv1D`, `DepthwiseConv2D`, `ops.depthwise_conv`",
+        keras="`DepthwiseConv1D`, `DepthwiseConv2D`, `keras.ops.depthwise_conv`",
         onnx="`Conv` with group=C",
         differences="As `conv2d`. The number of filters a channel is read from the kernel. Keras has no 3-D one.",
         weights="PyTorch and ONNX: `weight.transpose(2, 3, 1, 0)`. Flax: as it is. Keras, (h, w, C, M):"
@@ -67,7 +67,7 @@ COUNTERPARTS = {
         "separable_conv1d separable_conv2d separable_conv3d",
         torch="two `F.conv2d`",
         jax="two `nnx.Conv`",
-        keras="`SeparableConv1D`, `SeparableConv2D`, `ops.separable_conv`",
+        keras="`SeparableConv1D`, `SeparableConv2D`, `keras.ops.separable_conv`",
         onnx="two `Conv`",
         differences="As in Keras nothing lies between the two parts, and the bias comes last. What carries the name in"
         " PyTorch often has a bias or a normalisation between them: `depthwise_conv2d`, then `conv2d`.",
@@ -103,7 +103,7 @@ COUNTERPARTS = {
         "max_pool1d max_pool2d max_pool3d",
         torch="`F.max_pool1d`, `F.max_pool2d`, `F.max_pool3d`",
         jax="`lax.reduce_window`, `nnx.max_pool`",
-        keras="`MaxPooling1D`, `MaxPooling2D`, `MaxPooling3D`, `ops.max_pool`",
+        keras="`MaxPooling1D`, `MaxPooling2D`, `MaxPooling3D`, `keras.ops.max_pool`",
         onnx="`MaxPool`",
         differences="The stride is the window if none is given, as in PyTorch and Keras; in Flax and ONNX it is 1."
         " PyTorch pads by half a window at most; here every window must see a pixel.",
@@ -133,7 +133,7 @@ COUNTERPARTS = {
         "min_pool1d min_pool2d min_pool3d",
         torch="`-F.max_pool2d(-x, ...)`",
         jax="`nnx.min_pool`",
-        keras="`-ops.max_pool(-x, ...)`",
+        keras="`-keras.ops.max_pool(-x, ...)`",
         onnx="`Neg`, `MaxPool`, `Neg`",
         differences="As `max_pool2d`.",
     ),
@@ -142,7 +142,7 @@ COUNTERPARTS = {
         "avg_pool1d avg_pool2d avg_pool3d",
         torch="`F.avg_pool1d`, `F.avg_pool2d`, `F.avg_pool3d`",
         jax="`nnx.avg_pool`",
-        keras="`AveragePooling1D`, `AveragePooling2D`, `AveragePooling3D`, `ops.average_pool`",
+        keras="`AveragePooling1D`, `AveragePooling2D`, `AveragePooling3D`, `keras.ops.average_pool`",
         onnx="`AveragePool`",
         differences="The stride is the window if none is given, as in PyTorch and Keras; in Flax and ONNX it is 1."
         " Zeros of the padding count in the divisor, as in PyTorch and Flax; Keras and ONNX leave them out:"
@@ -372,7 +372,7 @@ COUNTERPARTS = {
         "pad",
         torch="`F.pad`",
         jax="`jnp.pad`, `lax.pad`",
-        keras="`ZeroPadding1D` to `3D`, `Cropping1D` to `3D`, `ops.pad`",
+        keras="`ZeroPadding1D` to `3D`, `Cropping1D` to `3D`, `keras.ops.pad`",
         onnx="`Pad`",
         differences="Spatial axes alone, one (low, high) pair each from the first on; PyTorch's flat amounts begin with"
         ' the last. "replicate" and "circular" are "edge" and "wrap" in JAX, Keras and ONNX. There is no "symmetric".',
@@ -382,7 +382,7 @@ COUNTERPARTS = {
         "resize",
         torch="`F.interpolate`",
         jax="`jax.image.resize`",
-        keras="`UpSampling1D` to `3D`, `Resizing`, `ops.image.resize`",
+        keras="`UpSampling1D` to `3D`, `Resizing`, `keras.ops.image.resize`",
         onnx="`Resize`",
         differences="The method is linear if none is given; PyTorch's and ONNX's is nearest. `jax.image` and Keras's"
         " resize call nearest what is nearest_exact here and in PyTorch; their cubic is"
@@ -395,7 +395,7 @@ COUNTERPARTS = {
         "grid_sample2d grid_sample3d",
         torch="`F.grid_sample`",
         jax="`jax.scipy.ndimage.map_coordinates`",
-        keras="`ops.image.map_coordinates`",
+        keras="`keras.ops.image.map_coordinates`",
         onnx="`GridSample`",
         differences="PyTorch's grid in [-1, 1], (x, y) or (x, y, z), and options; its bilinear and bicubic are linear"
         " and cubic. map_coordinates takes coordinates in pixels, the row first. There is no `F.affine_grid`.",
@@ -405,7 +405,7 @@ COUNTERPARTS = {
         "pixel_shuffle pixel_unshuffle",
         torch="`F.pixel_shuffle`, `F.pixel_unshuffle`",
         jax=NONE,
-        keras="`ops.depth_to_space`, `ops.space_to_depth`",
+        keras="`keras.ops.depth_to_space`, `keras.ops.space_to_depth`",
         onnx="`DepthToSpace`, `SpaceToDepth`",
         differences="PyTorch's order of channels, ONNX's mode CRD. Keras, TensorFlow and ONNX's default, mode DCR, put"
         " the channels of the larger picture fastest: `x.reshape(N, H, W, r * r, c).swapaxes(-1, -2).reshape(x.shape)`"
@@ -418,7 +418,7 @@ COUNTERPARTS = {
         "unfold fold",
         torch="`F.unfold`, `F.fold`",
         jax="`lax.conv_general_dilated_patches`",
-        keras="`ops.unfold`, `ops.fold`, `ops.image.extract_patches`",
+        keras="`keras.ops.unfold`, `keras.ops.fold`, `keras.ops.image.extract_patches`",
         onnx="`Col2Im` is fold",
         differences="The windows keep their axes and the taps come last, as in JAX; PyTorch's (N, P, windows) is"
         " `y.reshape(N, -1, P).transpose(0, 2, 1)`. The taps of a channel are neighbours, as in PyTorch and JAX;"

@@ -17,7 +17,7 @@ from cnnjax.ops import _arguments as arguments
 class Taps(NamedTuple):
     """The pixels of one axis that points lie among, each field (*points, taps). Those outside count as zeros."""
 
-    index: Array
+    pixel: Array
     inside: Array
     weight: Array
 
@@ -58,9 +58,9 @@ def sample(x: Array, axes: Sequence[Taps], *, groups: int = 1) -> Array:
     spatial = x.shape[1:-1]
     taps = axes[0]
     for inner, n in zip(axes[1:], spatial[1:], strict=True):
-        index = _products(operator.add, taps.index * n, inner.index)
+        index = _products(operator.add, taps.pixel * n, inner.pixel)
         taps = Taps(index, *map(functools.partial(_products, operator.mul), taps[1:], inner[1:]))
-    index = taps.index * groups + np.arange(groups, dtype=np.int32)[:, None] if groups > 1 else taps.index
+    index = taps.pixel * groups + np.arange(groups, dtype=np.int32)[:, None] if groups > 1 else taps.pixel
     # Widened before it is read: the gradient of the reading is a sum over all points that read a pixel.
     pixels = arguments.wide(x).reshape(x.shape[0], math.prod(spatial) * groups, x.shape[-1] // groups)
     # Mapped over the batch, so that a batch shared out over devices is read where it lies.

@@ -46,8 +46,8 @@ def deform_conv2d(
     Args:
         x: (N, H, W, C), floating or complex.
         kernel: (Kh, Kw, C // groups, O), the dtype of x.
-        offset: (N, Ho, Wo, offset_groups * Kh * Kw * 2), floating, in pixels: group by group and tap by tap in row-major
-            order, first down, then right. Another dtype than that of x will do; it is computed in float32 at least.
+        offset: (N, Ho, Wo, offset_groups * Kh * Kw * 2), floating, in pixels: group by group, tap by tap in row-major
+            order, down before right. Another dtype than that of x will do; it is computed in float32 at least.
         mask: (N, Ho, Wo, offset_groups * Kh * Kw), the dtype of x, in the same order; or None for ones.
         bias: (O,), the dtype of x, or None.
         stride: step of the window in pixels, at least 1: an int, or one an axis.
@@ -115,7 +115,7 @@ def deform_conv2d(
 
 
 def _moved_taps(offset: Array, places: Sequence[np.ndarray], spatial: Sequence[int]) -> list[Taps]:
-    """What each tap reads along H and W: from offsets (N, Ho, Wo, taps, groups, 2) and (outputs, taps) places an axis."""
+    """What each tap reads along H and W, from (outputs, taps) places an axis and the offsets added to them."""
     (_, height), (_, width) = (place.shape for place in places)
     rows = np.repeat(places[0], width, axis=1)[:, None, :, None]
     columns = np.tile(places[1], height)[None, :, :, None]

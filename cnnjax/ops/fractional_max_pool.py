@@ -24,8 +24,8 @@ def fractional_max_pool2d(
     """Take the maximum of windows whose distances vary at random between two integers.
 
     Shrinks a picture by 1.4, say, where `max_pool2d` knows whole factors alone; `adaptive_max_pool2d` does so too, at
-    windows that do not move. They are drawn for every picture and every channel anew, and overlap wherever they are
-    larger than the distance. There is no evaluation mode: draw there too, and average if you like. NaN wins always.
+    windows that do not move. Here they are drawn anew for every picture and every channel, and overlap wherever they
+    are larger than their distance. Evaluation draws them too; averaging over several draws helps. NaN wins always.
     The gradient goes to the first of equal maxima, in row-major order.
 
     y[n, i, j, c] = max over k, l of x[n, a[i] + k, b[j] + l, c], where with u = samples[n, c, 1] and

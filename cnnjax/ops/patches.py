@@ -14,6 +14,7 @@ from jaxtyping import Num, Shaped
 
 from cnnjax.ops import _arguments as arguments
 from cnnjax.ops._arguments import Padding
+from cnnjax.ops._spatial import spatial_shape
 from cnnjax.ops.shapes import conv_output_size
 
 _MODES = ("SAME", "SAME_LOWER", "VALID")
@@ -62,8 +63,8 @@ def unfold(
         order of channels and options as torch.nn.Unfold and jax.lax.conv_general_dilated_patches.
     """
     x = jnp.asarray(x)
-    rank = _rank("unfold", "x", x, window)
-    spatial = arguments.batched("unfold", x, rank)
+    spatial = spatial_shape("unfold", x)
+    _check_window("unfold", "x", x, window)
     grid = _place("unfold", spatial, window, stride, padding, dilation)
     return _unfolded(_wide(x), grid).astype(x.dtype)
 
@@ -115,8 +116,13 @@ def fold(
     patches = jnp.asarray(patches)
     if not jnp.issubdtype(patches.dtype, jnp.number):
         raise TypeError(f"fold: patches must be numbers, got {patches.dtype}. Cast it with patches.astype('float32').")
-    rank = _rank("fold", "patches", patches, window)
-    size = arguments.per_axis("fold", "output_size", output_size, rank)
+    if not 3 <= patches.ndim <= 5:
+        raise ValueError(
+            "fold: patches must be (N, *windows, C * prod(window)) with one to three axes of windows, got shape"
+            f" {patches.shape}."
+        )
+    _check_window("fold", "patches", patches, window)
+    size = arguments.per_axis("fold", "output_size", output_size, patches.ndim - 2)
     grid = _place("fold", size, window, stride, padding, dilation)
     channels = _channels(patches, size, grid)
     y = _wide(patches)
@@ -186,19 +192,13 @@ def _along(x: Array, axis: int, grid: _Grid) -> Array:
     return jnp.concatenate(taps, axis=-1)
 
 
-def _rank(op: str, name: str, array: Array, window: int | Sequence[int]) -> int:
-    rank = array.ndim - 2
-    if rank not in arguments.AXES:
-        fix = "Use vmap for more batch axes." if rank > 0 else "Add the axes that are missing."
+def _check_window(op: str, name: str, array: Array, window: int | Sequence[int]) -> None:
+    """A window of one axis too many is the sign of a missing batch axis, which nothing else tells."""
+    if isinstance(window, Sequence) and len(window) != array.ndim - 2:
         raise ValueError(
-            f"{op}: {name} must be (N, *spatial, C) with one to three spatial axes, got shape {array.shape}. {fix}"
-        )
-    if isinstance(window, Sequence) and len(window) != rank:
-        raise ValueError(
-            f"{op}: window takes one value an axis ({rank}), got {window!r} for {name} {array.shape}."
+            f"{op}: window takes one value an axis ({array.ndim - 2}), got {window!r} for {name} {array.shape}."
             f" Give an int for all axes; a missing batch axis is added by {name}[None]."
         )
-    return rank
 
 
 def _channels(patches: Array, size: tuple[int, ...], grid: _Grid) -> int:

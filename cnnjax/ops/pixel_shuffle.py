@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
 from cnnjax.ops import _arguments as arguments
+from cnnjax.ops._spatial import spatial_shape
 
 
 def pixel_shuffle(x: Shaped[ArrayLike, "N *spatial C"], factor: int | Sequence[int]) -> Shaped[Array, "N *larger c"]:
@@ -101,10 +102,5 @@ def pixel_unshuffle(x: Shaped[ArrayLike, "N *spatial C"], factor: int | Sequence
 def _checked(op: str, x: ArrayLike, factor: int | Sequence[int]) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
     """The array, its spatial shape, and one factor an axis."""
     array = jnp.asarray(x)
-    rank = array.ndim - 2
-    if rank not in arguments.AXES:
-        fix = "Use vmap for more batch axes." if rank > 0 else "Add the axes that are missing."
-        raise ValueError(
-            f"{op}: x must be (N, *spatial, C) with one to three spatial axes, got shape {array.shape}. {fix}"
-        )
-    return array, arguments.batched(op, array, rank), arguments.per_axis(op, "factor", factor, rank)
+    spatial = spatial_shape(op, array)
+    return array, spatial, arguments.per_axis(op, "factor", factor, len(spatial))

@@ -55,7 +55,9 @@ def test_a_state_tree_moves_from_nnx(ours, theirs, options, their_options):
 
 @every
 def test_options_equal_those_of_nnx(ours, theirs, options, their_options):
-    without = {"use_scale": False} if ours is RMSNorm else {"use_scale": False, "use_bias": False}
+    without: dict[str, Any] = {"use_scale": False}
+    if ours is not RMSNorm:
+        without["use_bias"] = False
     module = ours(8, **options, **without, eps=0.1, rngs=nnx.Rngs(0))
     stock = theirs(8, **their_options, **without, epsilon=0.1, rngs=nnx.Rngs(0))
     assert tree(module) == tree(stock) == {}

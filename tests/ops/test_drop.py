@@ -106,7 +106,7 @@ def configurations(draw):
     return {
         "shape": (draw(st.integers(1, 3)), *spatial, draw(st.integers(1, 3))),
         "block": block,
-        "share": draw(st.sampled_from([0.05, 0.2, 0.5, 1.0])),
+        "share": draw(st.sampled_from([0.05, 0.1, 0.3, 0.6])),
         "dtype": draw(st.sampled_from(["float64", "float32", "bfloat16"])),
         "seed": draw(st.integers(0, 2**16)),
     }
@@ -224,7 +224,8 @@ def test_checkpoint_and_scan(name, drop):
     def scanned(x):
         return jnp.sum(lax.scan(jax.checkpoint(layer), x, keys)[0])
 
-    chex.assert_trees_all_close(jax.value_and_grad(scanned)(x), jax.value_and_grad(loop)(x), rtol=1e-4, atol=1e-5)
+    ours, theirs = (jax.jit(jax.value_and_grad(function))(x) for function in (scanned, loop))
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_no_recompilation():

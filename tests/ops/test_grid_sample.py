@@ -283,12 +283,11 @@ def test_a_lost_point_does_not_spoil_the_gradients_of_the_others(rank):
 # Transformations.
 
 
-@ranks
 @ways
-def test_every_way(way, rank):
-    x, grid = normal(0, 2, *(3,) * rank, 2), normal(1, 2, *(2,) * rank, rank)
+def test_every_way(way):
+    x, grid = normal(0, 2, 3, 4, 2), normal(1, 2, 2, 3, 2)
     options = {"method": "linear", "padding": "reflection", "align_corners": False}
-    y = way(lambda *args: OP[rank](*args, **options))(x.astype("float32"), grid.astype("float32"))
+    y = way(lambda *args: grid_sample2d(*args, **options))(x.astype("float32"), grid.astype("float32"))
     np.testing.assert_allclose(y, loops(x, grid, np.zeros(y.shape), **options)[0], rtol=1e-4, atol=1e-4)
 
 

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from comparison import close, drawn
+from derivatives import check_derivatives
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
-from jax.test_util import check_grads
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
 from cnnjax.ops.local_response_norm import local_response_norm
@@ -117,10 +117,10 @@ def test_every_way(way):
     np.testing.assert_allclose(y, reference(x, size=3, alpha=1.0), rtol=1e-5, atol=1e-5)
 
 
-def test_derivatives_against_differences():
-    with jax.enable_x64(True):
-        run = jax.jit(lambda x: local_response_norm(x, size=4, alpha=2.0))
-        check_grads(run, (jnp.asarray(normal(0, 2, 6)),), order=2, modes=["fwd", "rev"])
+def test_derivatives():
+    x, options = normal(0, 2, 6), {"size": 4, "alpha": 2.0}
+    weights = weights_of(x.shape)
+    check_derivatives(lambda x: local_response_norm(x, **options), lambda x: reference(x, weights, **options), x)
 
 
 def test_vmap_and_derivatives_of_the_options():
@@ -141,8 +141,11 @@ def test_checkpoint_and_scan():
     def scanned(x):
         return jnp.sum(lax.scan(jax.checkpoint(layer), x, length=2)[0] ** 2)
 
-    expected = jax.grad(lambda x: jnp.sum(layer(layer(x, None)[0], None)[0] ** 2))(x)
-    np.testing.assert_allclose(jax.grad(scanned)(x), expected, rtol=1e-5, atol=1e-5)
+    def loop(x):
+        return jnp.sum(layer(layer(x, None)[0], None)[0] ** 2)
+
+    ours, theirs = (jax.jit(jax.grad(function))(x) for function in (scanned, loop))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_no_recompilation():

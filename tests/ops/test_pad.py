@@ -89,7 +89,8 @@ def test_forms_of_the_amounts():
     x = normal(0, 1, 4, 5, 2, dtype="float32")
     np.testing.assert_array_equal(pad(x, 2), reference(x, [(2, 2), (2, 2)]))
     np.testing.assert_array_equal(pad(x, (1, -1)), reference(x, [(1, 1), (-1, -1)]))
-    np.testing.assert_array_equal(pad(x, [[1, -2], (0, np.int64(3))]), reference(x, [(1, -2), (0, 3)]))
+    lists: Any = [[1, -2], (0, np.int64(3))]
+    np.testing.assert_array_equal(pad(x, lists), reference(x, [(1, -2), (0, 3)]))
     np.testing.assert_array_equal(pad(x, 0, mode="circular"), x)
 
 
@@ -158,20 +159,19 @@ def test_against_torch(rank, mode):
 # Transformations.
 
 
-@ranks
 @ways
 @modes
-def test_every_way(way, rank, mode):
-    x, pairs = normal(0, 2, *(5, 4, 3)[:rank], 2, dtype="float32"), [(2, 1), (-1, 2), (1, -2)][:rank]
+def test_every_way(way, mode):
+    x, pairs = normal(0, 2, 5, 4, 2, dtype="float32"), [(2, -1), (-1, 2)]
     np.testing.assert_array_equal(way(lambda x: pad(x, pairs, mode=mode))(x), reference(x, pairs, mode))
 
 
-@modes
-def test_derivatives_against_differences(mode):
+def test_derivatives_against_differences():
+    def padded(x):
+        return [pad(x, ((2, -1),), mode=mode) ** 2 for mode in MODES]
+
     with jax.enable_x64(True):
-        x = jnp.asarray(normal(0, 1, 4, 3, 1))
-        padded = jax.jit(lambda x: pad(x, ((2, -1), (-1, 2)), mode=mode) ** 2)
-        check_grads(padded, (x,), order=2, modes=["fwd", "rev"])
+        check_grads(jax.jit(padded), (jnp.asarray(normal(0, 1, 4, 1)),), order=1, modes=["fwd", "rev"])
 
 
 def test_the_value_is_an_argument_like_others():
@@ -198,8 +198,8 @@ def test_checkpoint_and_scan():
     def scanned(x):
         return jnp.sum(lax.scan(lambda y, _: (jax.checkpoint(layer)(y), None), x, length=3)[0] ** 2)
 
-    expected = jax.grad(lambda x: jnp.sum(layer(layer(layer(x))) ** 2))(x)
-    np.testing.assert_allclose(jax.grad(scanned)(x), expected, rtol=1e-5, atol=1e-6)
+    expected = jax.jit(jax.grad(lambda x: jnp.sum(layer(layer(layer(x))) ** 2)))(x)
+    np.testing.assert_allclose(jax.jit(jax.grad(scanned))(x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_no_recompilation():
@@ -219,7 +219,7 @@ def test_no_recompilation():
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float16", "bfloat16", "float32", "complex64"])
 def test_dtype_is_kept(mode, dtype):
     x = np.array([1, 0, 1, 1]).reshape(1, 4, 1).astype(jnp.dtype(dtype))
-    y = pad(x, ((2, 1),), mode=mode)
+    y = pad(jnp.asarray(x), ((2, 1),), mode=mode)
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, reference(x, [(2, 1)], mode))
 
@@ -227,7 +227,7 @@ def test_dtype_is_kept(mode, dtype):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_gradients_are_rounded_once(dtype):
     """The edge is copied 300 times: a sum in half precision would stop growing."""
-    gradient = jax.grad(lambda x: pad(x, ((300, 0),), mode="replicate").sum())(series(1, 2, dtype=dtype))
+    gradient = jax.jit(jax.grad(lambda x: pad(x, ((300, 0),), mode="replicate").sum()))(series(1, 2, dtype=dtype))
     np.testing.assert_array_equal(gradient.ravel(), jnp.asarray([301, 1], dtype))
     x, value = series(1, 2, dtype=dtype), jnp.asarray(3, dtype)
     assert jax.grad(lambda value: pad(x, ((300, 1),), value=value).sum())(value) == jnp.asarray(301, dtype)

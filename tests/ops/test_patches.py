@@ -447,8 +447,8 @@ UNFOLD = [
         jnp.ones((8, 8)),
         2,
         {},
-        "unfold: x must be (N, *spatial, C) with one to three spatial axes, got shape (8, 8). Add the axes that are"
-        " missing.",
+        "unfold: x must be (N, *spatial, C) with one to three spatial axes, got shape (8, 8). Add a batch axis"
+        " with x[None].",
     ),
     (
         jnp.ones((1, 2, 2, 2, 2, 1)),
@@ -493,6 +493,12 @@ FOLD = [
         (4, 7),
         {},
         "fold: the last axis of patches must be C * 4, as window (2, 2) has 4 taps, got shape (1, 3, 6, 10).",
+    ),
+    (
+        jnp.ones((3, 12)),
+        4,
+        {},
+        "fold: patches must be (N, *windows, C * prod(window)) with one to three axes of windows, got shape (3, 12).",
     ),
     (P, (4, 0), {}, "fold: output_size must be at least 1, got (4, 0)."),
     (P, (4,), {}, "fold: output_size takes one value an axis (2), got (4,). Give an int for all axes."),

@@ -243,8 +243,8 @@ def test_batch_of_none_and_no_channels(rank):
             pixel_shuffle,
             (4, 4),
             2,
-            "pixel_shuffle: x must be (N, *spatial, C) with one to three spatial axes, got shape (4, 4). Add the axes"
-            " that are missing.",
+            "pixel_shuffle: x must be (N, *spatial, C) with one to three spatial axes, got shape (4, 4). Add a batch"
+            " axis with x[None].",
         ),
         (
             pixel_unshuffle,

@@ -15,6 +15,8 @@ from cnnjax.ops.shapes import pool_output_size
 from cnnjax.ops.stochastic_pool import stochastic_pool2d
 
 KEY = jax.random.key(0)
+# Compiled once for all draws: the ways to call it have tests of their own.
+pool = jax.jit(stochastic_pool2d, static_argnames=("window", "stride", "padding", "train"))
 modes = pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 
 
@@ -51,9 +53,9 @@ def loops(x, window, stride, padding, uniform, weights):
 def test_expectation_by_hand():
     """The example of the paper's figure 1: 1.6 and 2.4 of 4 are drawn with probability 0.4 and 0.6."""
     x = picture(1.6, 0, 0, 2.4)
-    assert stochastic_pool2d(None, x, 2, train=False).item() == pytest.approx(0.4 * 1.6 + 0.6 * 2.4)
+    assert pool(None, x, 2, train=False).item() == pytest.approx(0.4 * 1.6 + 0.6 * 2.4)
     with_negatives = picture(1.6, -5, -1, 2.4)
-    assert stochastic_pool2d(None, with_negatives, 2, train=False).item() == pytest.approx(0.4 * 1.6 + 0.6 * 2.4)
+    assert pool(None, with_negatives, 2, train=False).item() == pytest.approx(0.4 * 1.6 + 0.6 * 2.4)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_expectation_by_hand():
 )
 def test_draws_by_their_activation(values):
     n = 20_000
-    y = np.asarray(stochastic_pool2d(KEY, jnp.broadcast_to(picture(*values), (n, 2, 2, 1)), 2)).ravel()
+    y = np.asarray(pool(KEY, jnp.broadcast_to(picture(*values), (n, 2, 2, 1)), 2)).ravel()
     shares = np.maximum(np.array(values, "float64"), 0)
     shares /= shares.sum()
     assert set(np.unique(y)) == {np.float32(value) for value, share in zip(values, shares, strict=True) if share > 0}
@@ -71,13 +73,13 @@ def test_draws_by_their_activation(values):
 
 
 def test_equal_pixels_are_drawn_equally_often():
-    gradient = jax.grad(lambda x: stochastic_pool2d(KEY, x, 2).sum())(jnp.ones((20_000, 2, 2, 1)))
+    gradient = jax.grad(lambda x: pool(KEY, x, 2).sum())(jnp.ones((20_000, 2, 2, 1)))
     np.testing.assert_allclose(gradient.mean(0).ravel(), 0.25, atol=0.02)
 
 
 def test_windows_and_channels_are_independent():
     x = jnp.broadcast_to(jnp.array([1.0, 2.0])[:, None], (1, 256, 2, 64)).reshape(1, 16, 32, 64)
-    y = np.asarray(stochastic_pool2d(KEY, x, (1, 2)))
+    y = np.asarray(pool(KEY, x, (1, 2)))
     for axis in 1, 2, 3:
         assert abs((y == np.roll(y, 1, axis)).mean() - ((1 / 3) ** 2 + (2 / 3) ** 2)) < 0.02
 
@@ -92,7 +94,7 @@ def test_windows_without_a_positive_pixel(train):
 
 def test_gradient_goes_to_the_pixel_drawn():
     x = jnp.asarray(np.random.default_rng(0).permutation(np.arange(1.0, 129)).reshape(1, 8, 8, 2), "float32")
-    y, pull = jax.vjp(lambda x: stochastic_pool2d(KEY, x, 2), x)
+    y, pull = jax.vjp(lambda x: pool(KEY, x, 2), x)
     gradient = pull(y)[0]
     np.testing.assert_array_equal(np.sort(gradient[gradient > 0]), np.sort(y.ravel()))
     np.testing.assert_array_equal(jnp.where(gradient > 0, x, 0), gradient)
@@ -100,12 +102,12 @@ def test_gradient_goes_to_the_pixel_drawn():
 
 def test_same_key_same_draws():
     x = jnp.abs(normal(0, 1, 8, 8, 2, dtype="float32"))
-    y = stochastic_pool2d(KEY, x, 2)
-    np.testing.assert_array_equal(y, stochastic_pool2d(KEY, x, 2))
-    np.testing.assert_array_equal(y, stochastic_pool2d(jax.random.PRNGKey(0), x, 2))
-    np.testing.assert_array_equal(2 * y, stochastic_pool2d(KEY, 2 * x, 2))
-    assert not (y == stochastic_pool2d(jax.random.key(1), x, 2)).all()
-    np.testing.assert_array_equal(stochastic_pool2d(KEY, x, 2, train=False), stochastic_pool2d(None, x, 2, train=False))
+    y = pool(KEY, x, 2)
+    np.testing.assert_array_equal(y, pool(KEY, x, 2))
+    np.testing.assert_array_equal(y, pool(jax.random.PRNGKey(0), x, 2))
+    np.testing.assert_array_equal(2 * y, pool(KEY, 2 * x, 2))
+    assert not (y == pool(jax.random.key(1), x, 2)).all()
+    np.testing.assert_array_equal(pool(KEY, x, 2, train=False), pool(None, x, 2, train=False))
 
 
 # Against loops.
@@ -222,25 +224,24 @@ def test_no_recompilation():
 def test_nan_and_infinity(train, place):
     others = [1.0, jnp.inf, -1.0]
     x = picture(*others[:place], jnp.nan, *others[place:])
-    assert jnp.isnan(stochastic_pool2d(KEY, x, 2, train=train)).all()
+    assert jnp.isnan(pool(KEY, x, 2, train=train)).all()
     x = picture(*[2.0] * place, jnp.inf, *[-jnp.inf, 0.0, 1.0][place:])
-    assert stochastic_pool2d(KEY, x, 2, train=train).item() == jnp.inf
+    assert pool(KEY, x, 2, train=train).item() == jnp.inf
 
 
 @modes
 def test_large_and_small_numbers(train):
     x = picture(3e38, 3e38, 1e30, 1e30, 1e38, 0, 2e-37, 2e-37)
-    run = jax.jit(lambda x: stochastic_pool2d(KEY, x, (1, 2), train=train))
-    np.testing.assert_allclose(run(x).ravel(), [3e38, 1e30, 1e38, 2e-37], rtol=1e-6)
+    np.testing.assert_allclose(pool(KEY, x, (1, 2), train=train).ravel(), [3e38, 1e30, 1e38, 2e-37], rtol=1e-6)
 
 
 @modes
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_rounded_once(train, dtype):
     x = jnp.asarray(np.random.default_rng(0).integers(0, 99, (1, 12, 12, 3)), dtype)
-    y = stochastic_pool2d(KEY, x, 6, train=train)
+    y = pool(KEY, x, 6, train=train)
     assert y.dtype == dtype
-    np.testing.assert_array_equal(y, stochastic_pool2d(KEY, x.astype("float32"), 6, train=train).astype(dtype))
+    np.testing.assert_array_equal(y, pool(KEY, x.astype("float32"), 6, train=train).astype(dtype))
 
 
 @modes
