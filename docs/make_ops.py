@@ -84,8 +84,7 @@ def first_line(function: Callable) -> str:
 
 def source(function: Callable) -> str:
     """The file of the function, seen from the page."""
-    path = Path(inspect.getfile(function)).relative_to(FOLDER.parent)
-    return f"../{path.as_posix()}"
+    return f"../{function.__module__.replace('.', '/')}.py"
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from cnnjax.ops.local_conv import _places, local_conv1d, local_conv2d
 
 
 def kernel_init(key: Array, shape: Sequence[int], dtype: DTypeLike = float) -> Array:
-    """lecun_normal of every place's own kernel: each output has that many inputs, and no more."""
+    """Draw every place's kernel as `Conv2d` would its own: lecun_normal, of the inputs that one output has."""
     *places, taken, outputs = shape
     flat = parameters.kernel_init(key, (taken, math.prod(places) * outputs), dtype)
     return jnp.moveaxis(flat.reshape(taken, *places, outputs), 0, -2)

@@ -59,9 +59,8 @@ def deform_conv2d(
         offset_groups: number of blocks of channels that have offsets and a mask of their own; divides C.
 
     Returns:
-        (N, Ho, Wo, O) in the dtype of x, with sizes `shapes.conv_output_size(n, k, ...)` an axis. Half-precision inputs
-        are accumulated in float32 and rounded, before the bias is added and again after, as by `conv2d`. An infinite
-        offset reads zeros, a NaN gives NaN.
+        (N, Ho, Wo, O) in the dtype of x, with sizes `shapes.conv_output_size(n, k, ...)` an axis. Half precision is
+        accumulated in float32 and rounded once. An infinite offset reads zeros, a NaN gives NaN.
 
     Raises:
         TypeError: an integer array, a complex offset, or x, kernel, mask and bias of different dtypes.
@@ -111,7 +110,7 @@ def deform_conv2d(
         seen.reshape(x.shape[0], *sizes, taps, groups, channels),
         arguments.wide(kernel).reshape(taps, channels, groups, outputs // groups),
     )
-    return arguments.add_bias(y.reshape(x.shape[0], *sizes, outputs).astype(x.dtype), bias)
+    return arguments.add_bias(y.reshape(x.shape[0], *sizes, outputs), bias).astype(x.dtype)
 
 
 def _moved_taps(offset: Array, places: Sequence[np.ndarray], spatial: Sequence[int]) -> list[Taps]:

@@ -70,8 +70,8 @@ def local_conv2d(
 ) -> Inexact[Array, "N Ho Wo O"]:
     """Apply another filter at every place of a batch of pictures.
 
-    A `conv2d` without weight sharing: for pictures whose places differ, such as aligned faces. It has Ho * Wo times
-    the weights, and the size of x is fixed by them. The windows are laid out as rows, Kh * Kw times the memory of x.
+    A `conv2d` without weight sharing, for pictures whose places differ, such as aligned faces: Ho * Wo times the
+    weights, which fix the size of x. The windows are laid out by `unfold`, at stride 1 Kh * Kw times the memory of x.
 
     y[n, i, j, o] = bias[i, j, o] + sum over c, k, l of x[n, i * s + k * d - low, j * s + l * d - low, c]
         * kernel[i, j, (c * Kh + k) * Kw + l, o]

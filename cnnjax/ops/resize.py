@@ -30,38 +30,38 @@ def resize(
 ) -> Shaped[Array, "N *resized C"]:
     """Resize a batch of series, pictures or volumes, to a size or by a scale.
 
-    To shrink, take area or `antialias`: the other methods read the pixels next to each output and skip the rest.
-    Labels want a nearest method. Every axis is resized by itself; an output sees few pixels, and only those pass on
-    NaN and infinity (with weight 0 too, as in PyTorch).
+    Where an axis shrinks, take area or `antialias`: the rest reads the pixels next to each output and skips those in
+    between. Labels want a nearest method. Every axis is resized by itself. An output reads few pixels, and only
+    those pass on NaN and infinity (also with weight 0, as in PyTorch).
 
-    y[i] = sum over j of w((p(i) - j) / stretch) * x[j], where step = n / size or 1 / scale, and
+    y[i] = sum over j of w((p(i) - j) / stretch) * x[j], with step = n / size or 1 / scale, and
 
-    - p(i) = (i + 0.5) * step - 0.5 for half_pixel, i * step for asymmetric, i * (n - 1) / (size - 1) for align_corners
-    - linear: w(d) = max(1 - |d|, 0); cubic: w is Keys' cubic; beyond the edges x[j] is the pixel at the edge
-    - stretch = 1, and with antialias max(step, 1); weights then add up to 1
-    - nearest: y[i] = x[floor(i * step)]; nearest_exact: y[i] = x[floor((i + 0.5) * step)], steps in float32
-    - area: the mean of the pixels from floor(i * n / size) up to, without, ceil((i + 1) * n / size)
+    - half_pixel p(i) = (i + 0.5) * step - 0.5; align_corners i * (n - 1) / (size - 1); asymmetric i * step
+    - linear w(d) = max(1 - |d|, 0); cubic Keys' piecewise cubic; beyond the edges x[j] is the pixel at the edge
+    - stretch = 1, with antialias max(step, 1); the weights then are divided by their sum
+    - nearest: y[i] = x[floor(i * step)]; nearest_exact: y[i] = x[floor((i + 0.5) * step)]; in float32
+    - area: the mean of the pixels from floor(i * n / size) up to and without ceil((i + 1) * n / size)
 
     Args:
         x: (N, *spatial, C) with one to three spatial axes, floating; the nearest methods take any dtype.
         size: pixels of the result, at least 1: an int, or one an axis. Give either size or scale.
-        scale: pixels of the result for each of x, above 0: a number, or one an axis. The size is floor(n * scale);
-            the step is 1 / scale unrounded.
+        scale: pixels of the result for each of x, above 0: a number, or one an axis. The size is floor(n * scale),
+            the step 1 / scale.
         method: "nearest", "nearest_exact", "linear", "cubic" or "area".
-        coordinates: what of x and the result lies on each other: "half_pixel" the outer edges, "align_corners" the
-            centres of the first and last pixels, "asymmetric" those of the first. ONNX also has "pytorch_half_pixel"
-            (but an axis of one output reads the first pixel; PyTorch does not) and "half_pixel_symmetric" (but the
-            middles stay on each other when floor(n * scale) cuts off a part). Other than half_pixel, nearest takes
-            floor(p(i)) and nearest_exact floor(p(i) + 0.5). Area is half_pixel.
-        antialias: for linear and cubic, widen the filter where an axis shrinks. align_corners then has PyTorch's
-            p(i) = (i + 0.5) * (n - 1) / (size - 1) - 0.5, which does not keep the corners.
-        cubic_a: slope of the cubic at a distance of 1. PyTorch has -0.75, but with antialias -0.5, as Keys, Keras,
-            Pillow and `jax.image` have everywhere.
+        coordinates: what of x and the result coincides: "half_pixel" the outer edges, "align_corners" the centres of
+            the first and last pixels, "asymmetric" those of the first. Besides, ONNX has "pytorch_half_pixel", where
+            an axis of one output reads the first pixel (PyTorch reads the middle), and "half_pixel_symmetric", where
+            the middles coincide though floor(n * scale) cut off a part. With any but half_pixel, nearest takes
+            floor(p(i)), nearest_exact floor(p(i) + 0.5). Area is half_pixel.
+        antialias: for linear and cubic, widen the filter where an axis shrinks. With align_corners, p(i) is then
+            (i + 0.5) * (n - 1) / (size - 1) - 0.5 as in PyTorch, which keeps no corners.
+        cubic_a: slope of the cubic at a distance of 1. PyTorch has -0.75, and with antialias -0.5; Keys, Keras, Pillow
+            and `jax.image` have -0.5 throughout.
         exclude_outside: for linear and cubic, whether pixels beyond the edges are left out and the other weights
-            scaled to add up to 1. None is PyTorch's: with antialias alone. ONNX's default is False.
+            divided by their sum. None is PyTorch's: with antialias alone. ONNX's default is False.
 
     Returns:
-        (N, *size, C) in the dtype of x. Half precision is summed in float32 and rounded once.
+        (N, *size, C) in the dtype of x. Half precision is summed in float32.
 
     Raises:
         TypeError: an integer x, but for the nearest methods; a size or scale that is no number.
@@ -76,26 +76,26 @@ def resize(
         Array([1. , 1.5, 2. , 3. , 4. ], dtype=float32)
 
     Source:
-        torch.nn.functional.interpolate (with recompute_scale_factor=True pass the size). As there, an axis that keeps
-        its size is copied whatever the scale, but for nearest_exact, and for cubic without antialias; and one that
-        doubles is read in pairs by nearest. ONNX Resize: its nearest_mode floor is nearest, round_prefer_ceil
-        nearest_exact; its align_corners divides by n * scale - 1, not rounded down. Keys 1981, "Cubic Convolution
-        Interpolation for Digital Image Processing", for the cubic.
+        torch.nn.functional.interpolate; instead of recompute_scale_factor=True, pass the size. As there, an axis that
+        keeps its size is copied whatever the scale, except by nearest_exact and by cubic without antialias, and
+        nearest doubles every pixel where the size doubles. ONNX Resize: nearest_mode floor is nearest,
+        round_prefer_ceil nearest_exact; given scales, its align_corners divides by n * scale - 1. Keys 1981, "Cubic
+        Convolution Interpolation for Digital Image Processing".
     """
     _check_options(method, coordinates, antialias)
-    picks = method in ("nearest", "nearest_exact")
-    x = jnp.asarray(x) if picks else arguments.floating("resize", "x", x)
+    x = jnp.asarray(x) if method.startswith("nearest") else arguments.floating("resize", "x", x)
     spatial = spatial_shape("resize", x)
     sizes, scales = _sizes(spatial, size, scale)
     exclude_outside = antialias if exclude_outside is None else exclude_outside
-    y = arguments.wide(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+    floating = jnp.issubdtype(x.dtype, jnp.floating)
+    y = arguments.wide(x) if floating else x
     # What shrinks goes first: less is left for the rest.
     for axis in sorted(range(len(spatial)), key=lambda axis: sizes[axis] / spatial[axis]):
-        n, out, ratio = spatial[axis], sizes[axis], scales[axis]
-        if _is_copied(n, out, ratio, method, coordinates, antialias):
+        lengths = spatial[axis], sizes[axis], scales[axis]
+        if _is_copied(*lengths, method, coordinates, antialias):
             continue
-        table = _table(n, out, ratio, method, coordinates, antialias, cubic_a, exclude_outside)
-        if jnp.issubdtype(y.dtype, jnp.inexact):
+        table = _table(*lengths, method, coordinates, antialias, cubic_a, exclude_outside)
+        if floating:
             y = resampling.resample(y, axis + 1, table)
         else:
             y = jnp.take(y, table.indices[:, 0], axis + 1, mode="clip")

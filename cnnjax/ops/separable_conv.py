@@ -69,9 +69,9 @@ def separable_conv2d(
 ) -> Inexact[Array, "N Ho Wo O"]:
     """Filter every channel of a batch of pictures, then mix the channels.
 
-    A `conv2d` whose kernel factors into windows and mixtures, for Kh * Kw * C + C * O multiplications a pixel instead
-    of Kh * Kw * C * O. Nothing lies between the two: for the normalisation and activation of MobileNets call
-    `depthwise_conv2d` and `conv2d`. Half precision is rounded there, as in Keras.
+    A `conv2d` whose kernel is a product of filters and mixtures: with one filter a channel it costs C * (Kh * Kw + O)
+    multiplications a pixel, not C * Kh * Kw * O. Nothing lies between the two parts but the rounding of half
+    precision: for the normalisation and activation of MobileNets call `depthwise_conv2d` and `conv2d`.
 
     y = conv2d(depthwise_conv2d(x, depthwise_kernel, ...), pointwise_kernel, bias)
 

@@ -256,19 +256,17 @@ def test_without_offsets_it_is_conv2d(options, offset_groups):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "complex64"])
 def test_without_offsets_it_is_conv2d_to_the_bit(dtype):
-    """Sums of integers, exact in any order, and in half precision rounded in the same places."""
+    """Sums of integers, exact in float32 in any order, and rounded once."""
     rng = np.random.default_rng(0)
-    x, kernel, bias = (
-        jnp.asarray(rng.integers(-9, 31, shape), dtype) for shape in [(2, 5, 5, 40), (3, 3, 40, 3), (3,)]
-    )
+    x, kernel = (jnp.asarray(rng.integers(-9, 31, shape), dtype) for shape in [(2, 5, 5, 40), (3, 3, 40, 3)])
     offset = jnp.zeros((2, 5, 5, 18))
 
     def run(conv):
-        y, pull = jax.vjp(conv, x, kernel, bias)
+        y, pull = jax.vjp(jax.jit(conv), x, kernel)
         return y, *pull(jnp.ones_like(y))
 
-    ours = run(lambda x, kernel, bias: CONV(x, kernel, offset, None, bias))
-    for our, plain in zip(ours, run(jax.jit(ops.conv2d)), strict=True):
+    ours = run(lambda x, kernel: deform_conv2d(x, kernel, offset))
+    for our, plain in zip(ours, run(ops.conv2d), strict=True):
         assert our.dtype == plain.dtype
         np.testing.assert_array_equal(our, plain)
 

@@ -47,7 +47,7 @@ def test_random_dense(leading, inputs, outputs, with_bias, dtype, seed):
 # Batch normalisation.
 
 
-def batch_norm_loops(x, parameters, weights, train, decay, eps):
+def batch_norm_reference(x, parameters, weights, train, decay, eps):
     """(y, mean, var), and the gradients of the weighted sum of y with respect to x and the parameters given."""
     channels = x.shape[-1]
     values, weights = x.reshape(-1, channels), weights.reshape(-1, channels)
@@ -111,7 +111,9 @@ def test_random_batch_norms(leading, channels, given_vectors, train, decay, eps,
     assert y.dtype == to_x.dtype == dtype
     assert {array.dtype for array in [*kept, *to_parameters.values()]} == {np.dtype(wide)}
     exact = {name: value.astype("float64") for name, value in parameters.items()}
-    *expected, grads = batch_norm_loops(x.astype("float64"), exact, np.asarray(weights, "float64"), train, decay, eps)
+    *expected, grads = batch_norm_reference(
+        x.astype("float64"), exact, np.asarray(weights, "float64"), train, decay, eps
+    )
     # In float32, x around 100 with a spread of 1 is known to 1e-7 * 100 spreads, and a spread may be small.
     tolerance = {"float64": 1e-11, "float32": 1e-3}.get(dtype, TOLERANCES[dtype])
     close(f"batch_norm {dtype}", y, expected[0], tolerance)
