@@ -7,6 +7,7 @@ in the batch.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -25,6 +26,19 @@ from cnnjax.cpu.transposed import transposed
 from cnnjax.cpu.volume import volume
 
 _MOST_TAPS = 64  # of a window whose taps become operations of the program, one each
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A convolution as lax describes it: the shapes of its operands and the spatial one of its result."""
+
+    lhs: tuple[int, ...]
+    rhs: tuple[int, ...]
+    geometry: Geometry
+    between: tuple[int, ...]  # the pixels of lhs are so far apart, with zeros between them
+    groups: int
+    out: tuple[int, ...]
+
 
 # Takes both operands, channels last; gives the result, channels last.
 Formulation = Callable[[Array, Array], Array]
@@ -66,12 +80,17 @@ def choose(
         (rhs_spec[1], *rhs_spec[2:], rhs_spec[0]) if is_gradient else (*rhs_spec[2:], rhs_spec[1], rhs_spec[0])
     )
     out_axes = (*out_spec[2:], *out_spec[:2]) if is_gradient else (out_spec[0], *out_spec[2:], out_spec[1])
-    shapes = tuple(lhs.shape[axis] for axis in x_axes), tuple(rhs.shape[axis] for axis in kernel_axes)
-    choose_one = _choose_gradient if is_gradient else _choose_forward
-    groups = batch_group_count if is_gradient else feature_group_count
     if is_gradient and feature_group_count > 1:
         return None
-    formulation = choose_one(*shapes, geometry, tuple(lhs_dilation), groups, out, library)
+    asked = _Asked(
+        tuple(lhs.shape[axis] for axis in x_axes),
+        tuple(rhs.shape[axis] for axis in kernel_axes),
+        geometry,
+        tuple(lhs_dilation),
+        batch_group_count if is_gradient else feature_group_count,
+        out,
+    )
+    formulation = _choose_gradient(asked, library) if is_gradient else _choose_forward(asked, library)
     if formulation is None:
         return None
 
@@ -98,21 +117,14 @@ def _is_kernel_gradient(lhs_spec: Sequence[int], batch_groups: int, window: Sequ
     return batch_groups > 1 or exchanged
 
 
-def _choose_forward(
-    x: tuple[int, ...],
-    kernel: tuple[int, ...],
-    geometry: Geometry,
-    between: tuple[int, ...],
-    groups: int,
-    out: tuple[int, ...],
-    library: Library,
-) -> Formulation | None:
-    window, rank = kernel[:-2], len(kernel) - 2
+def _choose_forward(asked: _Asked, library: Library) -> Formulation | None:
+    x, kernel, geometry, groups, out = asked.lhs, asked.rhs, asked.geometry, asked.groups, asked.out
+    window, rank = kernel[:-2], len(out)
     ones = (1,) * rank
-    if between != ones:
-        if geometry.stride != ones or prod(between) > _MOST_TAPS:
+    if asked.between != ones:
+        if geometry.stride != ones or prod(asked.between) > _MOST_TAPS:
             return None
-        return lambda x, kernel: transposed(x, kernel, geometry, between, out, groups)
+        return lambda x, kernel: transposed(x, kernel, geometry, asked.between, out, groups)
     unpadded = geometry.padding == ((0, 0),) * rank
     if groups == 1 and unpadded and out == ones and window == x[1:-1]:
         return lambda x, kernel: _dense(x, kernel, library)
@@ -130,31 +142,24 @@ def _choose_forward(
     return None
 
 
-def _choose_gradient(
-    x: tuple[int, ...],
-    dy: tuple[int, ...],
-    geometry: Geometry,
-    between: tuple[int, ...],
-    groups: int,
-    out: tuple[int, ...],
-    library: Library,
-) -> Formulation | None:
+def _choose_gradient(asked: _Asked, library: Library) -> Formulation | None:
+    x, dy, groups, out = asked.lhs, asked.rhs, asked.groups, asked.out
     ones = (1,) * len(out)
     # What strides over x here was the dilation of the kernel, and what dilates dy was the stride.
-    exchanged = Geometry(geometry.dilation, geometry.padding, geometry.stride)
+    geometry = Geometry(asked.geometry.dilation, asked.geometry.padding, asked.geometry.stride)
     if prod(out) > _MOST_TAPS and dy[1:-1] != ones:
         return None
-    if between != ones:
-        if groups > 1 or geometry.dilation != ones:
+    if asked.between != ones:
+        if groups > 1 or geometry.stride != ones:
             return None
-        return _of_transposed(geometry, between, out, library)
+        return _of_transposed(asked.geometry, asked.between, out, library)
     if groups == 1:
-        return lambda x, dy: kernel_gradient(x, dy, exchanged, out, library)
+        return lambda x, dy: kernel_gradient(x, dy, geometry, out, library)
     if x[-1] == groups:
-        direct = library.convolution if max(*exchanged.stride, *exchanged.dilation) <= 4 else None
-        return lambda x, dy: depthwise_kernel_gradient(x, dy, exchanged, out, direct)
+        direct = library.convolution if max(*geometry.stride, *geometry.dilation) <= 4 else None
+        return lambda x, dy: depthwise_kernel_gradient(x, dy, geometry, out, direct)
     if feasible(x[-1], groups):
-        return lambda x, dy: grouped_kernel_gradient(x, dy, exchanged, out, groups, library)
+        return lambda x, dy: grouped_kernel_gradient(x, dy, geometry, out, groups, library)
     return None
 
 
