@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 
 from cnnjax.cpu import onednn
 from cnnjax.cpu.depthwise import depthwise, depthwise_kernel_gradient
-from cnnjax.cpu.geometry import Geometry, pad
+from cnnjax.cpu.geometry import Geometry, convolve, pad
 from cnnjax.cpu.grouped import feasible, grouped
 from cnnjax.cpu.kernel_gradient import grouped_kernel_gradient, kernel_gradient
 from cnnjax.cpu.library import Library, plain
@@ -125,6 +125,8 @@ def _choose_forward(asked: _Asked, library: Library) -> Formulation | None:
         if geometry.stride != ones or prod(asked.between) > _MOST_TAPS:
             return None
         return lambda x, kernel: transposed(x, kernel, geometry, asked.between, out, groups)
+    if min(amount for pair in geometry.padding for amount in pair) < 0:
+        return lambda x, kernel: convolve(x, kernel, geometry, groups)
     unpadded = geometry.padding == ((0, 0),) * rank
     if groups == 1 and unpadded and out == ones and window == x[1:-1]:
         return lambda x, kernel: _dense(x, kernel, library)
@@ -150,9 +152,7 @@ def _choose_gradient(asked: _Asked, library: Library) -> Formulation | None:
     if prod(out) > _MOST_TAPS and dy[1:-1] != ones:
         return None
     if asked.between != ones:
-        if groups > 1 or geometry.stride != ones:
-            return None
-        return _of_transposed(asked.geometry, asked.between, out, library)
+        return _choose_of_transposed(asked, library) if geometry.stride == ones else None
     if groups == 1:
         return lambda x, dy: kernel_gradient(x, dy, geometry, out, library)
     if x[-1] == groups:
@@ -163,14 +163,20 @@ def _choose_gradient(asked: _Asked, library: Library) -> Formulation | None:
     return None
 
 
-def _of_transposed(geometry: Geometry, between: tuple[int, ...], out: tuple[int, ...], library: Library) -> Formulation:
+def _choose_of_transposed(asked: _Asked, library: Library) -> Formulation | None:
     """The kernel's gradient of a transposed convolution: that of a strided one, whose input is our dy, mirrored."""
+    geometry, out, groups = asked.geometry, asked.out, asked.groups
     low = [(k - 1) * s - p for k, s, (p, _) in zip(out, geometry.stride, geometry.padding, strict=True)]
-    mirrored = Geometry(between, tuple((n, 0) for n in low), geometry.stride)
+    mirrored = Geometry(geometry.stride, tuple((n, 0) for n in low), asked.between)
+    strided = _Asked(asked.rhs, asked.lhs, mirrored, (1,) * len(out), groups, out)
+    gradient = _choose_gradient(strided, library)
+    if gradient is None:
+        return None
 
     def formulation(x: Array, dy: Array) -> Array:
-        y = kernel_gradient(dy, x, mirrored, out, library)
-        return jnp.flip(y, range(len(out))).swapaxes(-1, -2)
+        y = jnp.flip(gradient(dy, x), range(len(out)))  # (*window, O // groups, I)
+        y = y.reshape(*y.shape[:-1], groups, -1).swapaxes(-1, -3)
+        return y.reshape(*y.shape[:-2], -1)
 
     return formulation
 
