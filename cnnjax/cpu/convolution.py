@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from cnnjax.cpu import onednn
-from cnnjax.cpu.depthwise import depthwise, depthwise_kernel_gradient
+from cnnjax.cpu.depthwise import depthwise, depthwise_kernel_gradient, repeated
 from cnnjax.cpu.geometry import Geometry, convolve, pad
 from cnnjax.cpu.grouped import feasible, grouped
 from cnnjax.cpu.kernel_gradient import grouped_kernel_gradient, kernel_gradient
@@ -132,6 +132,8 @@ def _choose_forward(asked: _Asked, library: Library) -> Formulation | None:
         return lambda x, kernel: _dense(x, kernel, library)
     if library.convolution is not None and onednn.covers(x, kernel, geometry):
         direct = library.convolution
+        if kernel[-2] == 1 and kernel[-1] != groups > 1:  # oneDNN is quick for as many inputs as outputs
+            return lambda x, kernel: direct(repeated(x, kernel.shape[-1]), kernel, geometry, kernel.shape[-1])
         return lambda x, kernel: direct(x, kernel, geometry, groups)
     if groups == 1 and window == ones:
         return lambda x, kernel: _pointwise(x, kernel, geometry, library)
