@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-LEARNING_RATE = 0.01
+LEARNING_RATE = 0.001
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,11 @@ def accelerate(on: bool = True, *, keep_memory: bool = False) -> Acceleration:
         return _state[1]
 
 
+def knows_jax() -> bool:
+    """Whether this version of JAX is among those that the tests ran with."""
+    return OLDEST <= tuple(map(int, jax.__version__.split(".")[:2])) <= NEWEST
+
+
 def _switch_on() -> Acceleration:
     if obstacle := _obstacle():
         warnings.warn(f"cnnjax.accelerate: {obstacle} Everything is compiled as JAX does it.", stacklevel=3)
@@ -136,7 +141,7 @@ def _switch_off() -> Acceleration:
 
 def _obstacle() -> str | None:
     """Why nothing may be replaced here, if so."""
-    if not OLDEST <= tuple(map(int, jax.__version__.split(".")[:2])) <= NEWEST:
+    if not knows_jax():
         tested = " to ".join(".".join(map(str, version)) for version in (OLDEST, NEWEST))
         return f"jax {jax.__version__} is not among the versions it was tested with, {tested}."
     if moved := lowering.missing():

@@ -7,6 +7,7 @@ in the batch.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -16,8 +17,8 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from cnnjax.cpu import onednn
-from cnnjax.cpu.depthwise import depthwise, depthwise_kernel_gradient
-from cnnjax.cpu.geometry import Geometry, pad
+from cnnjax.cpu.depthwise import depthwise, depthwise_kernel_gradient, repeated
+from cnnjax.cpu.geometry import Geometry, convolve, pad
 from cnnjax.cpu.grouped import feasible, grouped
 from cnnjax.cpu.kernel_gradient import grouped_kernel_gradient, kernel_gradient
 from cnnjax.cpu.library import Library, plain
@@ -25,6 +26,19 @@ from cnnjax.cpu.transposed import transposed
 from cnnjax.cpu.volume import volume
 
 _MOST_TAPS = 64  # of a window whose taps become operations of the program, one each
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A convolution as lax describes it: the shapes of its operands and the spatial one of its result."""
+
+    lhs: tuple[int, ...]
+    rhs: tuple[int, ...]
+    geometry: Geometry
+    between: tuple[int, ...]  # the pixels of lhs are so far apart, with zeros between them
+    groups: int
+    out: tuple[int, ...]
+
 
 # Takes both operands, channels last; gives the result, channels last.
 Formulation = Callable[[Array, Array], Array]
@@ -66,12 +80,17 @@ def choose(
         (rhs_spec[1], *rhs_spec[2:], rhs_spec[0]) if is_gradient else (*rhs_spec[2:], rhs_spec[1], rhs_spec[0])
     )
     out_axes = (*out_spec[2:], *out_spec[:2]) if is_gradient else (out_spec[0], *out_spec[2:], out_spec[1])
-    shapes = tuple(lhs.shape[axis] for axis in x_axes), tuple(rhs.shape[axis] for axis in kernel_axes)
-    choose_one = _choose_gradient if is_gradient else _choose_forward
-    groups = batch_group_count if is_gradient else feature_group_count
     if is_gradient and feature_group_count > 1:
         return None
-    formulation = choose_one(*shapes, geometry, tuple(lhs_dilation), groups, out, library)
+    asked = _Asked(
+        tuple(lhs.shape[axis] for axis in x_axes),
+        tuple(rhs.shape[axis] for axis in kernel_axes),
+        geometry,
+        tuple(lhs_dilation),
+        batch_group_count if is_gradient else feature_group_count,
+        out,
+    )
+    formulation = _choose_gradient(asked, library) if is_gradient else _choose_forward(asked, library)
     if formulation is None:
         return None
 
@@ -98,26 +117,23 @@ def _is_kernel_gradient(lhs_spec: Sequence[int], batch_groups: int, window: Sequ
     return batch_groups > 1 or exchanged
 
 
-def _choose_forward(
-    x: tuple[int, ...],
-    kernel: tuple[int, ...],
-    geometry: Geometry,
-    between: tuple[int, ...],
-    groups: int,
-    out: tuple[int, ...],
-    library: Library,
-) -> Formulation | None:
-    window, rank = kernel[:-2], len(kernel) - 2
+def _choose_forward(asked: _Asked, library: Library) -> Formulation | None:
+    x, kernel, geometry, groups, out = asked.lhs, asked.rhs, asked.geometry, asked.groups, asked.out
+    window, rank = kernel[:-2], len(out)
     ones = (1,) * rank
-    if between != ones:
-        if geometry.stride != ones or prod(between) > _MOST_TAPS:
+    if asked.between != ones:
+        if geometry.stride != ones or prod(asked.between) > _MOST_TAPS:
             return None
-        return lambda x, kernel: transposed(x, kernel, geometry, between, out, groups)
+        return lambda x, kernel: transposed(x, kernel, geometry, asked.between, out, groups)
+    if min(amount for pair in geometry.padding for amount in pair) < 0:
+        return lambda x, kernel: convolve(x, kernel, geometry, groups)
     unpadded = geometry.padding == ((0, 0),) * rank
     if groups == 1 and unpadded and out == ones and window == x[1:-1]:
         return lambda x, kernel: _dense(x, kernel, library)
     if library.convolution is not None and onednn.covers(x, kernel, geometry):
         direct = library.convolution
+        if kernel[-2] == 1 and kernel[-1] != groups > 1:  # oneDNN is quick for as many inputs as outputs
+            return lambda x, kernel: direct(repeated(x, kernel.shape[-1]), kernel, geometry, kernel.shape[-1])
         return lambda x, kernel: direct(x, kernel, geometry, groups)
     if groups == 1 and window == ones:
         return lambda x, kernel: _pointwise(x, kernel, geometry, library)
@@ -130,42 +146,39 @@ def _choose_forward(
     return None
 
 
-def _choose_gradient(
-    x: tuple[int, ...],
-    dy: tuple[int, ...],
-    geometry: Geometry,
-    between: tuple[int, ...],
-    groups: int,
-    out: tuple[int, ...],
-    library: Library,
-) -> Formulation | None:
+def _choose_gradient(asked: _Asked, library: Library) -> Formulation | None:
+    x, dy, groups, out = asked.lhs, asked.rhs, asked.groups, asked.out
     ones = (1,) * len(out)
     # What strides over x here was the dilation of the kernel, and what dilates dy was the stride.
-    exchanged = Geometry(geometry.dilation, geometry.padding, geometry.stride)
+    geometry = Geometry(asked.geometry.dilation, asked.geometry.padding, asked.geometry.stride)
     if prod(out) > _MOST_TAPS and dy[1:-1] != ones:
         return None
-    if between != ones:
-        if groups > 1 or geometry.dilation != ones:
-            return None
-        return _of_transposed(geometry, between, out, library)
+    if asked.between != ones:
+        return _choose_of_transposed(asked, library) if geometry.stride == ones else None
     if groups == 1:
-        return lambda x, dy: kernel_gradient(x, dy, exchanged, out, library)
+        return lambda x, dy: kernel_gradient(x, dy, geometry, out, library)
     if x[-1] == groups:
-        direct = library.convolution if max(*exchanged.stride, *exchanged.dilation) <= 4 else None
-        return lambda x, dy: depthwise_kernel_gradient(x, dy, exchanged, out, direct)
+        direct = library.convolution if max(*geometry.stride, *geometry.dilation) <= 4 else None
+        return lambda x, dy: depthwise_kernel_gradient(x, dy, geometry, out, direct)
     if feasible(x[-1], groups):
-        return lambda x, dy: grouped_kernel_gradient(x, dy, exchanged, out, groups, library)
+        return lambda x, dy: grouped_kernel_gradient(x, dy, geometry, out, groups, library)
     return None
 
 
-def _of_transposed(geometry: Geometry, between: tuple[int, ...], out: tuple[int, ...], library: Library) -> Formulation:
+def _choose_of_transposed(asked: _Asked, library: Library) -> Formulation | None:
     """The kernel's gradient of a transposed convolution: that of a strided one, whose input is our dy, mirrored."""
+    geometry, out, groups = asked.geometry, asked.out, asked.groups
     low = [(k - 1) * s - p for k, s, (p, _) in zip(out, geometry.stride, geometry.padding, strict=True)]
-    mirrored = Geometry(between, tuple((n, 0) for n in low), geometry.stride)
+    mirrored = Geometry(geometry.stride, tuple((n, 0) for n in low), asked.between)
+    strided = _Asked(asked.rhs, asked.lhs, mirrored, (1,) * len(out), groups, out)
+    gradient = _choose_gradient(strided, library)
+    if gradient is None:
+        return None
 
     def formulation(x: Array, dy: Array) -> Array:
-        y = kernel_gradient(dy, x, mirrored, out, library)
-        return jnp.flip(y, range(len(out))).swapaxes(-1, -2)
+        y = jnp.flip(gradient(dy, x), range(len(out)))  # (*window, O // groups, I)
+        y = y.reshape(*y.shape[:-1], groups, -1).swapaxes(-1, -3)
+        return y.reshape(*y.shape[:-2], -1)
 
     return formulation
 

@@ -19,7 +19,7 @@ _LONGEST = 512  # products along the last axis, which oneDNN writes out: many mo
 def depthwise(x: Array, kernel: Array, geometry: Geometry) -> Array:
     """x (N, *spatial, C) with kernel (*window, 1, C * multiplier), in plain JAX: XLA makes one loop of it."""
     window, out = kernel.shape[:-2], geometry.out(x.shape[1:-1], kernel.shape[:-2])
-    x = pad(_repeated(x, kernel.shape[-1]), geometry.padding)
+    x = pad(repeated(x, kernel.shape[-1]), geometry.padding)
     starts = {tap: [k * d for k, d in zip(tap, geometry.dilation, strict=True)] for tap in product(*map(range, window))}
     return reduce(add, (take(x, start, out, geometry.stride) * kernel[(*tap, 0)] for tap, start in starts.items()))
 
@@ -32,7 +32,7 @@ def depthwise_kernel_gradient(
     It is itself a depthwise convolution of x, in which dy is the window. Several images are one high image, whose
     window is as high, with zeros between their parts.
     """
-    x = _repeated(x, dy.shape[-1])
+    x = repeated(x, dy.shape[-1])
     if len(window) == 1 and convolution is not None:
         return _of_series(x, dy, geometry, window, convolution)
     out = dy.shape[1:-1]
@@ -75,6 +75,6 @@ def _sums(x: Array, dy: Array, geometry: Geometry, window: Sequence[int]) -> Arr
     return jnp.stack(sums).reshape(*window, 1, dy.shape[-1])
 
 
-def _repeated(x: Array, outputs: int) -> Array:
+def repeated(x: Array, outputs: int) -> Array:
     """x with each channel as often as it has windows."""
     return x if x.shape[-1] == outputs else jnp.repeat(x, outputs // x.shape[-1], axis=-1)

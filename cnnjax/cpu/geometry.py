@@ -1,7 +1,7 @@
 """Where the window of a convolution stands: per spatial axis its stride, the padding of the input, and its dilation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -39,9 +39,13 @@ def pad(x: Array, padding: Sequence[tuple[int, int]]) -> Array:
 
 def cropped(x: Array, geometry: Geometry) -> tuple[Array, Geometry]:
     """x without what negative padding crops, and the geometry that is left."""
-    crop = tuple((min(low, 0), min(high, 0)) for low, high in geometry.padding)
-    rest = tuple((max(low, 0), max(high, 0)) for low, high in geometry.padding)
-    return pad(x, crop), Geometry(geometry.stride, rest, geometry.dilation)
+    now, later = [], []
+    for n, (low, high) in zip(x.shape[1:-1], geometry.padding, strict=True):
+        crop = min(low, 0), min(high, 0)
+        more_than_all = n + sum(crop) < 1  # then a window sees padding alone, which must be there first
+        now.append((low, high) if more_than_all else crop)
+        later.append((0, 0) if more_than_all else (max(low, 0), max(high, 0)))
+    return pad(x, now), replace(geometry, padding=tuple(later))
 
 
 def take(x: Array, start: Sequence[int], size: Sequence[int], step: Sequence[int]) -> Array:
@@ -51,7 +55,11 @@ def take(x: Array, start: Sequence[int], size: Sequence[int], step: Sequence[int
 
 
 def convolve(x: Array, kernel: Array, geometry: Geometry, groups: int = 1) -> Array:
-    """A convolution of channels-last x and kernel as lax has it: what is compiled for it is chosen once more."""
+    """A convolution of channels-last x and kernel as lax has it: what is compiled for it is chosen once more.
+
+    Without negative padding, for which XLA:CPU reads beyond x.
+    """
+    x, geometry = cropped(x, geometry)
     axes = "DHW"[-(x.ndim - 2) :]
     return lax.conv_general_dilated(
         x,

@@ -29,10 +29,11 @@ def covers(x: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> bool:
 
 def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1) -> Array:
     """x (N, *spatial, C) with kernel (*window, C // groups, O), both channels last: (N, *out_spatial, O)."""
-    x, geometry = cropped(x, geometry)
+    x, geometry = cropped(x, _without_idle_steps(x.shape[1:-1], kernel.shape[:-2], geometry))
     if _is_depthwise(x.shape, kernel.shape) and not _pads_safely(x.shape, kernel.shape, geometry):
         x, geometry = pad(x, geometry.padding), replace(geometry, padding=((0, 0),) * (x.ndim - 2))
     rank, window = x.ndim - 2, kernel.shape[:-2]
+    out = geometry.out(x.shape[1:-1], window)
     channels_last = {"data": {"batch_dim": 0, "feature_dim": rank + 1, "spatial_dims": list(range(1, rank + 1))}}
     config = {
         "dims": rank + 2,
@@ -55,7 +56,7 @@ def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1) ->
             "window_dilations": list(geometry.dilation),
         },
     }
-    result = jax.ShapeDtypeStruct((x.shape[0], *geometry.out(x.shape[1:-1], window), kernel.shape[-1]), x.dtype)
+    result = jax.ShapeDtypeStruct((x.shape[0], *out, kernel.shape[-1]), x.dtype)
     return _call("__onednn$convolution", result, {"onednn_conv_config": config}, x, kernel)
 
 
@@ -71,6 +72,16 @@ def _pads_safely(x: Sequence[int], kernel: Sequence[int], geometry: Geometry) ->
         and all(n >= r for n, r in zip(x[1:-1], reach, strict=True))
         and all(max(p) <= r // 2 for p, r in zip(geometry.padding, reach, strict=True))
     )
+
+
+def _without_idle_steps(spatial: Sequence[int], window: Sequence[int], geometry: Geometry) -> Geometry:
+    """The same with a stride of 1 where the window stands but once: else oneDNN reads wrong pixels of one channel."""
+    stride, padding = list(geometry.stride), list(geometry.padding)
+    axes = zip(spatial, geometry.reach(window), geometry.out(spatial, window), geometry.padding, strict=True)
+    for axis, (n, reach, out, (low, _)) in enumerate(axes):
+        if out == 1:
+            stride[axis], padding[axis] = 1, (low, reach - n - low)
+    return Geometry(tuple(stride), tuple(padding), geometry.dilation)
 
 
 def matmul(a: Array, b: Array, *, transpose_a: bool = False) -> Array:

@@ -28,7 +28,7 @@ from jax import lax
 import cnnjax
 from cnnjax.cpu import probe
 
-LIMIT = 60.0  # seconds for one configuration
+LIMIT = 120.0  # seconds for one configuration
 REPEATS = 4
 # Without a C compiler for guard.c: glibc looks at the ends of each block of memory when that is freed.
 GLIBC = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3"}

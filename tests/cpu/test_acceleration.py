@@ -26,8 +26,9 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 lightly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
 
 
-KNOWN = acceleration.OLDEST <= tuple(map(int, jax.__version__.split(".")[:2])) <= acceleration.NEWEST
-pytestmark = pytest.mark.skipif(not KNOWN, reason=f"accelerate() leaves jax {jax.__version__} alone, as it says")
+pytestmark = pytest.mark.skipif(
+    not acceleration.knows_jax(), reason=f"accelerate() leaves jax {jax.__version__} alone, as it says"
+)
 
 
 @pytest.fixture(params=["oneDNN", "plain JAX"])

@@ -10,10 +10,12 @@ import fuzz
 import jax
 import pytest
 
+import cnnjax
 from cnnjax.cpu import acceleration, probe
 
-KNOWN = acceleration.OLDEST <= tuple(map(int, jax.__version__.split(".")[:2])) <= acceleration.NEWEST
-pytestmark = pytest.mark.skipif(not KNOWN, reason=f"accelerate() leaves jax {jax.__version__} alone, as it says")
+pytestmark = pytest.mark.skipif(
+    not acceleration.knows_jax(), reason=f"accelerate() leaves jax {jax.__version__} alone, as it says"
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,49 @@ def test_random_convolutions_and_their_gradients(tmp_path, kernels, first, count
     assert result["checked"] == count
     assert result["deaths"] == result["failures"] == []
     assert result["compared_with_stock"] >= count // 10
+
+
+# Batch, spatial, channels, outputs, groups, window, stride, padding, dilation, between: what the fuzz once found.
+FOUND = {
+    "one channel, a step beyond x": (3, (15, 1), 1, 64, 1, (3, 3), (1, 4), ((1, 1), (1, 1)), (1, 1), (1, 1)),
+    "a step beyond x in depth": (
+        31,
+        (19, 6, 3),
+        1,
+        16,
+        1,
+        (3, 1, 2),
+        (3, 1, 3),
+        ((1, 1), (0, 0), (0, 1)),
+        *[(1,) * 3] * 2,
+    ),
+    "negative padding": (16, (11, 18), 16, 32, 4, (6, 2), (3, 3), ((5, 4), (1, 0)), (1, 1), (1, 1)),
+    "cropped to nothing": (2, (1, 15), 5, 5, 5, (4, 4), (1, 1), ((0, 6), (5, 1)), (2, 3), (3, 3)),
+    "transposed in groups": (
+        31,
+        (3, 9, 1),
+        40,
+        72,
+        8,
+        (4, 4, 1),
+        (1,) * 3,
+        ((0, 0), (1, 3), (0, 0)),
+        (1,) * 3,
+        (2, 1, 1),
+    ),
+    "a long series, depthwise": (31, (643,), 17, 17, 17, (3,), (3,), ((0, 0),), (1,), (1,)),
+}
+
+
+@pytest.mark.parametrize("found", FOUND.values(), ids=FOUND)
+def test_what_the_fuzz_found(found):
+    c = fuzz.Configuration(*found, dtype="float32", channels_first=False)
+    arrays = fuzz.operands(c, 0)
+    cnnjax.accelerate()
+    try:
+        assert max(fuzz.errors(c, fuzz.computed(c, *arrays), arrays)) <= fuzz.LOWEST
+    finally:
+        cnnjax.accelerate(False)
 
 
 def test_a_death_is_counted_and_the_rest_goes_on(tmp_path):

@@ -200,6 +200,20 @@ def test_causal_against_torch():
     assert_same(ours, theirs)
 
 
+def test_windows_that_see_padding_alone_against_torch():
+    """Of such padding on one side, XLA:CPU's own gradient with respect to the input is wrong."""
+    F = pytest.importorskip("torch", reason="compares with PyTorch").nn.functional
+    x, kernel = normal(0, 16, 5, 6, 8, dtype="float32"), normal(1, 3, 1, 8, 16, dtype="float32")
+    ours = jax.jit(jax.grad(lambda x: jnp.sum(ops.conv2d(x, kernel, padding=((4, 1), (0, 2))) * weights)))
+    weights = weights_of((16, 8, 8, 16)).astype("float32")
+    _, (theirs, _) = torch_value_and_grads(
+        lambda x, k: last(F.conv2d(F.pad(first(x), flat_pads([(4, 1), (0, 2)])), torch_kernel(k))),
+        x.astype("float64"),
+        kernel.astype("float64"),
+    )
+    np.testing.assert_allclose(ours(x), theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_causal_sees_no_future():
     kernel = normal(1, 3, 1, 1, dtype="float32")
     jacobian = jax.jacobian(lambda x: ops.conv1d(x.reshape(1, 8, 1), kernel, padding="CAUSAL", dilation=2).ravel())
