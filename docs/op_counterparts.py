@@ -428,17 +428,3 @@ COUNTERPARTS = {
         " `kernel.transpose(2, 0, 1, 3).reshape(-1, O)`.",
     ),
 }
-
-# Ops that are still to come.
-PENDING = (
-    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d"
-    " adaptive_max_pool1d_with_indices adaptive_max_pool2d adaptive_max_pool2d_with_indices"
-    " adaptive_max_pool3d adaptive_max_pool3d_with_indices blur_pool2d conv_transpose1d conv_transpose2d"
-    " conv_transpose3d deform_conv2d depthwise_conv1d depthwise_conv2d depthwise_conv3d drop_block2d drop_path"
-    " fold fractional_max_pool2d fractional_max_pool2d_with_indices grid_sample2d grid_sample3d group_norm"
-    " instance_norm layer_norm local_conv1d local_conv2d local_response_norm lp_pool1d lp_pool2d lp_pool3d"
-    " max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices max_unpool1d max_unpool2d"
-    " max_unpool3d min_pool1d min_pool2d min_pool3d pad pixel_shuffle pixel_unshuffle resize rms_norm"
-    " separable_conv1d separable_conv2d separable_conv3d spatial_dropout spatial_pyramid_pool2d"
-    " stochastic_pool2d unfold weight_standardize"
-)

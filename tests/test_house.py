@@ -206,9 +206,21 @@ def test_every_module_says_what_it_is(path):
 INVENTORY = {
     "cnnjax": "ops nn models train data explain accelerate Acceleration",
     "cnnjax.cpu": "accelerate Acceleration",
-    "cnnjax.ops": "avg_pool1d avg_pool2d avg_pool3d batch_norm conv1d conv2d conv3d dense dropout flatten"
-    " global_avg_pool global_max_pool max_pool1d max_pool2d max_pool3d shapes",
-    "cnnjax.nn": "Conv1d Conv2d Conv3d Dense BatchNorm",
+    "cnnjax.ops": "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d"
+    " adaptive_max_pool1d_with_indices adaptive_max_pool2d adaptive_max_pool2d_with_indices"
+    " adaptive_max_pool3d adaptive_max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d batch_norm"
+    " blur_pool2d conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d deform_conv2d dense"
+    " depthwise_conv1d depthwise_conv2d depthwise_conv3d drop_block2d drop_path dropout flatten fold"
+    " fractional_max_pool2d fractional_max_pool2d_with_indices global_avg_pool global_max_pool grid_sample2d"
+    " grid_sample3d group_norm instance_norm layer_norm local_conv1d local_conv2d local_response_norm"
+    " lp_pool1d lp_pool2d lp_pool3d max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices"
+    " max_pool3d max_pool3d_with_indices max_unpool1d max_unpool2d max_unpool3d min_pool1d min_pool2d"
+    " min_pool3d pad pixel_shuffle pixel_unshuffle resize rms_norm separable_conv1d separable_conv2d"
+    " separable_conv3d spatial_dropout spatial_pyramid_pool2d stochastic_pool2d unfold weight_standardize"
+    " shapes",
+    "cnnjax.nn": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d DepthwiseConv1d DepthwiseConv2d"
+    " DepthwiseConv3d SeparableConv1d SeparableConv2d SeparableConv3d LocalConv1d LocalConv2d DeformConv2d"
+    " Dense BatchNorm LayerNorm RMSNorm GroupNorm InstanceNorm",
     "cnnjax.models": "LeNet LeNet5 MLP",
     "cnnjax.train": "TrainState create merge make_train_step make_eval_step Batch LossFn MetricFn parallel fit evaluate"
     " predict apply mode checkpoint",

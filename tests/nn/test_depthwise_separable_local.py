@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
-from cnnjax.nn.depthwise_conv import DepthwiseConv1d, DepthwiseConv2d, DepthwiseConv3d
-from cnnjax.nn.local_conv import LocalConv1d, LocalConv2d
-from cnnjax.nn.separable_conv import SeparableConv1d, SeparableConv2d, SeparableConv3d
-from cnnjax.ops.local_conv import local_conv2d
-from cnnjax.ops.separable_conv import separable_conv2d
+from cnnjax.nn import (
+    DepthwiseConv1d,
+    DepthwiseConv2d,
+    DepthwiseConv3d,
+    LocalConv1d,
+    LocalConv2d,
+    SeparableConv1d,
+    SeparableConv2d,
+    SeparableConv3d,
+)
+from cnnjax.ops import local_conv2d, separable_conv2d
 
 DEPTHWISE = {1: DepthwiseConv1d, 2: DepthwiseConv2d, 3: DepthwiseConv3d}
 SEPARABLE = {1: SeparableConv1d, 2: SeparableConv2d, 3: SeparableConv3d}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cnnjax.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from cnnjax.ops.conv_transpose import conv_transpose2d
+from cnnjax.nn import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from cnnjax.ops import conv_transpose2d
 
 MODULE: dict[int, Any] = {1: ConvTranspose1d, 2: ConvTranspose2d, 3: ConvTranspose3d}
 SPATIAL = {1: (5,), 2: (4, 3), 3: (3, 2, 3)}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cnnjax.nn.deform_conv import DeformConv2d
-from cnnjax.ops.deform_conv import deform_conv2d
+from cnnjax.nn import DeformConv2d
+from cnnjax.ops import deform_conv2d
 
 
 def normal(*shape, seed=0):

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cnnjax.nn.group_norm import GroupNorm, InstanceNorm
-from cnnjax.nn.layer_norm import LayerNorm, RMSNorm
+from cnnjax.nn import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 
 PAIRS: dict[str, Any] = {
     "LayerNorm": (LayerNorm, nnx.LayerNorm, {}, {}),

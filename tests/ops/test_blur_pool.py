@@ -13,7 +13,7 @@ from jax import lax
 from jax.test_util import check_grads
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
-from cnnjax.ops.blur_pool import blur_pool2d
+from cnnjax.ops import blur_pool2d
 from cnnjax.ops.shapes import conv_output_size
 
 PASCAL = {1: [1], 2: [1, 1], 3: [1, 2, 1], 4: [1, 3, 3, 1], 5: [1, 4, 6, 4, 1], 6: [1, 5, 10, 10, 5, 1]}

@@ -25,8 +25,7 @@ from ops_helpers import (
 )
 
 from cnnjax import ops
-from cnnjax.ops import shapes
-from cnnjax.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from cnnjax.ops import conv_transpose1d, conv_transpose2d, conv_transpose3d, shapes
 
 CONV: dict[int, Any] = {1: ops.conv1d, 2: ops.conv2d, 3: ops.conv3d}
 TRANSPOSE: dict[int, Any] = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}

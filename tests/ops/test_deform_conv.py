@@ -19,7 +19,7 @@ from jax.test_util import check_grads
 from ops_helpers import assert_same, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
 from cnnjax import ops
-from cnnjax.ops.deform_conv import deform_conv2d
+from cnnjax.ops import deform_conv2d
 
 CONV: Any = jax.jit(deform_conv2d, static_argnames=("stride", "padding", "dilation", "groups", "offset_groups"))
 

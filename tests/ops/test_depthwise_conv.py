@@ -26,7 +26,7 @@ from ops_helpers import (
 )
 
 from cnnjax import ops
-from cnnjax.ops.depthwise_conv import depthwise_conv1d, depthwise_conv2d, depthwise_conv3d
+from cnnjax.ops import depthwise_conv1d, depthwise_conv2d, depthwise_conv3d
 
 DEPTHWISE: dict[int, Any] = {1: depthwise_conv1d, 2: depthwise_conv2d, 3: depthwise_conv3d}
 ranks = pytest.mark.parametrize("rank", [1, 2, 3])

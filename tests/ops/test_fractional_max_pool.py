@@ -10,7 +10,7 @@ from jax import lax
 from jax.test_util import check_grads
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
-from cnnjax.ops.fractional_max_pool import fractional_max_pool2d, fractional_max_pool2d_with_indices
+from cnnjax.ops import fractional_max_pool2d, fractional_max_pool2d_with_indices
 
 KEY = jax.random.key(0)
 # Compiled once for all draws: the ways to call it have tests of their own.

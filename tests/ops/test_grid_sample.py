@@ -17,7 +17,7 @@ from jax import lax
 from jax.test_util import check_grads
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
-from cnnjax.ops.grid_sample import grid_sample2d, grid_sample3d
+from cnnjax.ops import grid_sample2d, grid_sample3d
 
 OP: dict[int, Any] = {2: grid_sample2d, 3: grid_sample3d}
 OPTIONS = ("method", "padding", "align_corners")

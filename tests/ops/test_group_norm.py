@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
-from cnnjax.ops.group_norm import group_norm, instance_norm
-from cnnjax.ops.layer_norm import layer_norm
+from cnnjax.ops import group_norm, instance_norm, layer_norm
 
 
 def reference(x, groups, scale=None, bias=None, *, eps=1e-6, weights):

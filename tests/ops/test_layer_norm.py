@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 from ops_helpers import assert_same, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
-from cnnjax.ops.layer_norm import layer_norm, rms_norm
+from cnnjax.ops import layer_norm, rms_norm
 
 both = pytest.mark.parametrize("norm", [layer_norm, rms_norm], ids=["layer_norm", "rms_norm"])
 

@@ -15,7 +15,7 @@ from ops_helpers import assert_same, first, normal, torch_value_and_grads, value
 from test_depthwise_conv import OPTIONS, check, cut, padded, pixels, windows
 
 from cnnjax import ops
-from cnnjax.ops.local_conv import local_conv1d, local_conv2d
+from cnnjax.ops import local_conv1d, local_conv2d
 
 LOCAL: dict[int, Any] = {1: local_conv1d, 2: local_conv2d}
 ranks = pytest.mark.parametrize("rank", [1, 2])

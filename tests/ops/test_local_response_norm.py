@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
-from cnnjax.ops.local_response_norm import local_response_norm
+from cnnjax.ops import local_response_norm
 
 
 def reference(x, weights=None, *, size=5, alpha=1e-4, beta=0.75, k=1.0):

@@ -13,8 +13,7 @@ from jax.test_util import check_grads
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 from pool_calls import REFUSED, calls, pixels, windows
 
-from cnnjax.ops import avg_pool2d, max_pool2d
-from cnnjax.ops.lp_pool import lp_pool1d, lp_pool2d, lp_pool3d
+from cnnjax.ops import avg_pool2d, lp_pool1d, lp_pool2d, lp_pool3d, max_pool2d
 
 POOL: dict[int, Any] = {1: lp_pool1d, 2: lp_pool2d, 3: lp_pool3d}
 ranks = pytest.mark.parametrize("rank", [1, 2, 3])

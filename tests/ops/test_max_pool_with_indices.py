@@ -13,10 +13,12 @@ from jax.test_util import check_grads
 from ops_helpers import first, flat_pads, last, normal, ways, weights_of
 from pool_calls import REFUSED, calls, pixels, windows
 
-from cnnjax.ops.max_pool import max_pool1d, max_pool2d, max_pool3d
-from cnnjax.ops.max_pool_with_indices import (
+from cnnjax.ops import (
+    max_pool1d,
     max_pool1d_with_indices,
+    max_pool2d,
     max_pool2d_with_indices,
+    max_pool3d,
     max_pool3d_with_indices,
 )
 

@@ -12,8 +12,7 @@ from jax import lax
 from jax.test_util import check_grads
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
-from cnnjax.ops.max_pool_with_indices import max_pool2d_with_indices
-from cnnjax.ops.max_unpool import max_unpool1d, max_unpool2d, max_unpool3d
+from cnnjax.ops import max_pool2d_with_indices, max_unpool1d, max_unpool2d, max_unpool3d
 
 UNPOOL: dict[int, Any] = {1: max_unpool1d, 2: max_unpool2d, 3: max_unpool3d}
 ranks = pytest.mark.parametrize("rank", [1, 2, 3])

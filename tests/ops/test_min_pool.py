@@ -14,8 +14,7 @@ from jax.test_util import check_grads
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 from pool_calls import REFUSED, calls, windows
 
-from cnnjax.ops import max_pool2d
-from cnnjax.ops.min_pool import min_pool1d, min_pool2d, min_pool3d
+from cnnjax.ops import max_pool2d, min_pool1d, min_pool2d, min_pool3d
 
 POOL: dict[int, Any] = {1: min_pool1d, 2: min_pool2d, 3: min_pool3d}
 ranks = pytest.mark.parametrize("rank", [1, 2, 3])

@@ -22,7 +22,7 @@ from ops_helpers import (
     weights_of,
 )
 
-from cnnjax.ops.pad import pad
+from cnnjax.ops import pad
 
 ranks = pytest.mark.parametrize("rank", [1, 2, 3])
 MODES = ["constant", "reflect", "replicate", "circular"]

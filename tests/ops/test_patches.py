@@ -17,7 +17,7 @@ from ops_helpers import assert_same, first, last, normal, torch_value_and_grads,
 from reference import each_axis, pair, pool_windows
 
 from cnnjax import ops
-from cnnjax.ops.patches import fold, unfold
+from cnnjax.ops import fold, unfold
 
 ranks = pytest.mark.parametrize("rank", [1, 2, 3])
 

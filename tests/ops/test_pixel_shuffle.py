@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways
 
-from cnnjax.ops.pixel_shuffle import pixel_shuffle, pixel_unshuffle
+from cnnjax.ops import pixel_shuffle, pixel_unshuffle
 
 ranks = pytest.mark.parametrize("rank", [1, 2, 3])
 

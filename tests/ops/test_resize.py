@@ -15,7 +15,7 @@ from jax.test_util import check_grads
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
 from cnnjax.ops import _resampling as resampling
-from cnnjax.ops.resize import resize
+from cnnjax.ops import resize
 
 ranks = pytest.mark.parametrize("rank", [1, 2, 3])
 METHODS = ["nearest", "nearest_exact", "linear", "cubic", "area"]

@@ -15,8 +15,7 @@ from ops_helpers import assert_same, first, last, normal, torch_kernel, torch_va
 from test_depthwise_conv import OPTIONS, check, cut, loops, padded, windows
 
 from cnnjax import ops
-from cnnjax.ops.depthwise_conv import depthwise_conv2d
-from cnnjax.ops.separable_conv import separable_conv1d, separable_conv2d, separable_conv3d
+from cnnjax.ops import depthwise_conv2d, separable_conv1d, separable_conv2d, separable_conv3d
 
 SEPARABLE: dict[int, Any] = {1: separable_conv1d, 2: separable_conv2d, 3: separable_conv3d}
 ranks = pytest.mark.parametrize("rank", [1, 2, 3])

@@ -10,7 +10,7 @@ from jax import lax
 from jax.test_util import check_grads
 from ops_helpers import assert_same, first, last, normal, torch_value_and_grads, value_and_grads, ways, weights_of
 
-from cnnjax.ops.spatial_pyramid_pool import spatial_pyramid_pool2d
+from cnnjax.ops import spatial_pyramid_pool2d
 
 methods = pytest.mark.parametrize("method", ["max", "avg"])
 

@@ -11,8 +11,8 @@ from jax import lax
 from jax.test_util import check_grads
 from ops_helpers import normal, value_and_grads, ways, weights_of
 
+from cnnjax.ops import stochastic_pool2d
 from cnnjax.ops.shapes import pool_output_size
-from cnnjax.ops.stochastic_pool import stochastic_pool2d
 
 KEY = jax.random.key(0)
 # Compiled once for all draws: the ways to call it have tests of their own.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 from ops_helpers import assert_same, normal, torch_kernel, torch_value_and_grads, value_and_grads, ways, weights_of
 
-from cnnjax.ops.weight_standardize import weight_standardize
+from cnnjax.ops import weight_standardize
 
 
 def reference(kernel, weights, eps=1e-6):
