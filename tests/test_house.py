@@ -221,7 +221,8 @@ INVENTORY = {
     "cnnjax.nn": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d DepthwiseConv1d DepthwiseConv2d"
     " DepthwiseConv3d SeparableConv1d SeparableConv2d SeparableConv3d LocalConv1d LocalConv2d DeformConv2d"
     " Dense BatchNorm LayerNorm RMSNorm GroupNorm InstanceNorm",
-    "cnnjax.models": "LeNet LeNet5 MLP",
+    "cnnjax.models": "LeNet LeNet5 MLP VGG vgg11 vgg13 vgg16 vgg19 ResNet resnet18 resnet34 resnet50 MobileNetV2"
+    " ConvNeXt convnext_tiny ResNet1d TCN UNet unet2d unet3d",
     "cnnjax.train": "TrainState create merge make_train_step make_eval_step Batch LossFn MetricFn parallel fit evaluate"
     " predict apply mode checkpoint",
     "cnnjax.data": "NAMES load Unavailable Dataset Examples check Batches padded translate affine read_digit",
