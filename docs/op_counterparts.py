@@ -160,8 +160,8 @@ COUNTERPARTS = {
         keras=NONE,
         onnx="`LpPool`",
         differences="The norm is of |x|, as in ONNX. PyTorch takes x ** p, so for odd p negative elements cancel"
-        " positive ones (a negative sum gives NaN), and scales the sum of a window that ceil_mode lets hang over; it has"
-        " neither padding nor dilation.",
+        " positive ones (a negative sum gives NaN), and scales the sum of a window that ceil_mode lets hang over; it"
+        " has neither padding nor dilation.",
     ),
     "adaptive_avg_pool": Entry(
         "Pooling",

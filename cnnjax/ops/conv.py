@@ -1,7 +1,6 @@
 """Convolution in one, two and three dimensions: each one call of `lax.conv_general_dilated`."""
 
 from collections.abc import Sequence
-from math import prod
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -192,10 +191,7 @@ def _conv(
     arguments.fits(op, "kernel", spatial, window, dilations, pairs, sizes)
     if isinstance(padding, str) and padding.upper() in _FILLED:
         x, pairs = _fill(op, x, pairs, padding.upper()), [(0, 0)] * rank
-    if groups > 1 and prod(window) > min(prod(spatial), prod(sizes)):
-        x, pairs = _padded(x, pairs, [0] * rank)
-    else:
-        x, pairs = _padded(x, pairs, [d * (k - 1) for k, d in zip(window, dilations, strict=True)])
+    x, pairs = _pad_beyond_reach(x, pairs, window, dilations)
     channels_last = (0, rank + 1, *range(1, rank + 1))
     y = lax.conv_general_dilated(
         x,
@@ -211,12 +207,11 @@ def _conv(
     return arguments.add_bias(y, bias)
 
 
-# What XLA:CPU gets wrong (jax 0.10.2): where a window may see padding alone, the gradient; and for groups with a window
-# larger than what it slides over, itself or in a gradient, it ends the process. Padding that is in x does no harm.
-
-
-def _padded(x: Array, pairs: Sequence[tuple[int, int]], most: Sequence[int]) -> tuple[Array, list[tuple[int, int]]]:
-    """x with all but `most` of the padding of each side, and the rest, which the convolution adds."""
+def _pad_beyond_reach(
+    x: Array, pairs: Sequence[tuple[int, int]], window: Sequence[int], dilation: Sequence[int]
+) -> tuple[Array, list[tuple[int, int]]]:
+    """Add here what lets a window see padding alone: of it, XLA:CPU computes a wrong gradient (jax 0.10.2)."""
+    most = [d * (k - 1) for k, d in zip(window, dilation, strict=True)]
     inner = [(min(low, m), min(high, m)) for (low, high), m in zip(pairs, most, strict=True)]
     outer = [(low - a, high - b) for (low, high), (a, b) in zip(pairs, inner, strict=True)]
     return (jnp.pad(x, [(0, 0), *outer, (0, 0)]) if any(map(any, outer)) else x), inner

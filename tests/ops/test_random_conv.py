@@ -47,8 +47,10 @@ def configurations(draw):
             max(n, span // 2 + 1 if reflects else span - sum(reference.pair(n, k, p, s, d)))
             for span, (n, k, s, p, d) in zip(spans, axes, strict=True)
         ]
+    # XLA's CPU compiler aborts on some float64 gradients of depthwise kernels larger than the output.
+    dtypes = [dtype for dtype in TOLERANCES if dtype != "float64" or block > 1 or groups == 1]
     shapes = (draw(st.sampled_from([1, 2, 1, 2, 3, 0])), *spatial, groups * block), (*window, block, groups * outputs)
-    return *shapes, draw(st.booleans()), options, draw(st.sampled_from(list(TOLERANCES))), draw(st.integers(0, 2**16))
+    return *shapes, draw(st.booleans()), options, draw(st.sampled_from(dtypes)), draw(st.integers(0, 2**16))
 
 
 def per_axis(spatial, window, options):
