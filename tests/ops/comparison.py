@@ -28,7 +28,7 @@ def close(family, ours, theirs, tolerance=1e-10):
     np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(theirs))
     finite = np.isfinite(theirs)
     np.testing.assert_array_equal(ours[~finite], theirs[~finite])
-    scale = max(np.max(np.abs(theirs[finite]), initial=0.0), 1.0)
+    scale = max(float(np.max(np.abs(theirs[finite]), initial=0.0)), 1.0)
     error = float(np.max(np.abs(ours[finite] - theirs[finite]), initial=0.0)) / scale
     entry = found.setdefault(family, [0, 0.0])
     entry[0] += 1
