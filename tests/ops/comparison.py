@@ -6,7 +6,7 @@ import os
 import numpy as np
 from hypothesis import HealthCheck, settings
 
-EXAMPLES = int(os.environ.get("CNNJAX_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("CNNJAX_EXAMPLES", "15"))
 """Configurations a family: CNNJAX_EXAMPLES=2000 for the whole proof."""
 
 drawn = settings(
