@@ -31,8 +31,8 @@ COUNTERPARTS = {
         keras="`Conv1D`, `Conv2D`, `Conv3D`, `keras.ops.conv`",
         onnx="`Conv`",
         differences='The padding is "SAME" if none is given, as in Flax; PyTorch and ONNX add none, and Keras is'
-        ' "valid". PyTorch\'s "same", which knows stride 1 alone, is "SAME"; ONNX\'s SAME_UPPER is "SAME". PyTorch\'s'
-        " padding_mode with other amounts than ours by name: `pad` first.",
+        ' "valid". PyTorch\'s "same", which knows stride 1 alone, is "SAME"; ONNX\'s SAME_UPPER is "SAME", and its pads'
+        " are all lows, then all highs. PyTorch's padding_mode with other amounts than ours by name: `pad` first.",
         weights="PyTorch and ONNX: `weight.transpose(2, 3, 1, 0)`, grouped too; in any rank"
         " `np.moveaxis(weight, (0, 1), (-1, -2))`. Flax and Keras: as they are.",
     ),
@@ -46,7 +46,7 @@ COUNTERPARTS = {
         differences='PyTorch\'s definition, but the padding is "SAME" (n * stride pixels) if none is given, and its'
         " default is 0. Amounts crop the result; Flax's pad x, and p there is dilation * (k - 1) - p here. Where the"
         ' window is smaller than the stride, "VALID" in Flax and Keras adds zeros at the end:'
-        " `output_padding=stride - k`.",
+        " `output_padding=stride - k`. For ONNX's output_shape and auto_pad see the docstring of `conv_transpose2d`.",
         weights="PyTorch and ONNX: `weight.transpose(2, 3, 0, 1)`; in any rank `np.moveaxis(weight, (0, 1), (-2, -1))`."
         " Keras: `kernel.swapaxes(2, 3)`. Flax lies flipped: `kernel[::-1, ::-1]`, but with transpose_kernel=True"
         " `kernel.swapaxes(2, 3)`.",
@@ -116,7 +116,8 @@ COUNTERPARTS = {
         keras="`tf.nn.max_pool_with_argmax`",
         onnx="`MaxPool`, its second output",
         differences="PyTorch's indices, flat in the plane of one picture and channel, as int32. ONNX counts over all of"
-        " (N, C, H, W): `indices % (H * W)`. TensorFlow counts channels too: `indices // C`.",
+        " (N, C, H, W): `indices % (H * W)`; with storage_order=1 down the columns. TensorFlow counts channels too:"
+        " `indices // C`.",
     ),
     "max_unpool": Entry(
         "Pooling",
@@ -126,7 +127,8 @@ COUNTERPARTS = {
         keras=NONE,
         onnx="`MaxUnpool`",
         differences="output_size names spatial axes alone. An index outside is dropped; PyTorch refuses it. ONNX's I"
-        " counts over all of (N, C, H, W): `indices % (H * W)`.",
+        " counts over all of (N, C, H, W): `indices % (H * W)`; its output_shape[2:] is output_size in ONNX Runtime,"
+        " where its published example only adds zeros at the end.",
     ),
     "min_pool": Entry(
         "Pooling",
@@ -146,7 +148,9 @@ COUNTERPARTS = {
         onnx="`AveragePool`",
         differences="The stride is the window if none is given, as in PyTorch and Keras; in Flax and ONNX it is 1."
         " Zeros of the padding count in the divisor, as in PyTorch and Flax; Keras and ONNX leave them out:"
-        " `count_include_pad=False`. PyTorch's divisor_override is a multiplication; it has no dilation.",
+        " `count_include_pad=False`. PyTorch's divisor_override d is a factor of prod(window) / d behind ours, with"
+        " count_include_pad=True; pad at the end by what ceil_mode lets hang over, which here never counts. PyTorch has"
+        " no dilation.",
     ),
     "lp_pool": Entry(
         "Pooling",
@@ -156,8 +160,8 @@ COUNTERPARTS = {
         keras=NONE,
         onnx="`LpPool`",
         differences="The norm is of |x|, as in ONNX. PyTorch takes x ** p, so for odd p negative elements cancel"
-        " positive ones, and scales the sum of a window that ceil_mode lets hang over; it has neither padding nor"
-        " dilation.",
+        " positive ones (a negative sum gives NaN), and scales the sum of a window that ceil_mode lets hang over; it"
+        " has neither padding nor dilation.",
     ),
     "adaptive_avg_pool": Entry(
         "Pooling",
@@ -234,7 +238,8 @@ COUNTERPARTS = {
         jax="`nnx.Linear`",
         keras="`Dense`",
         onnx="`Gemm`, `MatMul`",
-        differences="None; any leading axes. ONNX's Gemm takes two axes, and scales by alpha and beta.",
+        differences="None; any leading axes. ONNX's Gemm takes two axes, transposes either factor, scales by alpha and"
+        " beta, and adds a bias of any shape that broadcasts.",
         weights="PyTorch: `weight.T`; behind a flattened (C, H, W):"
         " `weight.reshape(O, C, H, W).transpose(2, 3, 1, 0).reshape(-1, O)`. ONNX: `B.T` if transB=1. Flax and Keras:"
         " as they are.",
@@ -246,7 +251,8 @@ COUNTERPARTS = {
         jax="`x.reshape(x.shape[0], -1)`",
         keras="`Flatten`",
         onnx="`Flatten`",
-        differences="The order is (H, W, C), as in Keras; PyTorch's and ONNX's is (C, H, W).",
+        differences="The order is (H, W, C), as in Keras; PyTorch's and ONNX's is (C, H, W). Other first axes than 1,"
+        " which they can name, are a reshape.",
         weights="Those of the dense layer behind it: see `dense`.",
     ),
     "batch_norm": Entry(
@@ -257,8 +263,9 @@ COUNTERPARTS = {
         keras="`BatchNormalization`",
         onnx="`BatchNormalization`",
         differences="The statistics are returned, not changed in place. decay is the momentum of Flax, Keras and ONNX,"
-        " and 1 - PyTorch's. The remembered variance is the biased one, as there; PyTorch's is the unbiased"
-        " one, n / (n - 1) times that of the batch. eps is 1e-5 as in PyTorch, Flax and ONNX; Keras's is 1e-3.",
+        " and 1 - PyTorch's: 0.99 as in Flax and Keras, 0.9 in ONNX and PyTorch. The"
+        " remembered variance is the biased one, as there; PyTorch's is the unbiased one, n / (n - 1) times that of the"
+        " batch. eps is 1e-5 as in PyTorch, Flax and ONNX; Keras's is 1e-3.",
         weights="(scale, bias, mean, var) are PyTorch's (weight, bias, running_mean, running_var), Keras's (gamma,"
         " beta, moving_mean, moving_variance), ONNX's (scale, B, input_mean, input_var).",
     ),
@@ -270,7 +277,7 @@ COUNTERPARTS = {
         keras="`LayerNormalization`",
         onnx="`LayerNormalization`",
         differences="eps is 1e-6 as in Flax; 1e-5 in PyTorch and ONNX, 1e-3 in Keras. Any axes, where PyTorch takes the"
-        " last ones and ONNX all from one on.",
+        " last ones and ONNX all from one on. ONNX's Mean and InvStdDev are not returned.",
         weights="(scale, bias) are PyTorch's (weight, bias), Keras's (gamma, beta). Over (C, H, W) in PyTorch:"
         " `weight.transpose(1, 2, 0)` and `axis=(1, 2, 3)`.",
     ),
@@ -281,7 +288,8 @@ COUNTERPARTS = {
         jax="`nnx.RMSNorm`",
         keras="`RMSNormalization`",
         onnx="`RMSNormalization`",
-        differences="eps is 1e-6 as in Flax and Keras; 1e-5 in ONNX, the machine epsilon in PyTorch. Keras's"
+        differences="eps is 1e-6 as in Flax and Keras; 1e-5 in ONNX, in PyTorch the machine epsilon of x, for half"
+        " precision that of float32. Keras's"
         " LayerNormalization with rms_scaling=True is not this: it divides by the deviation.",
         weights="scale is PyTorch's weight.",
     ),
@@ -293,7 +301,7 @@ COUNTERPARTS = {
         keras="`GroupNormalization`",
         onnx="`GroupNormalization`",
         differences="eps is 1e-6 as in Flax; 1e-5 in PyTorch and ONNX, 1e-3 in Keras. ONNX before opset 21 had a scale"
-        " a group, not a channel.",
+        " a group, not a channel: `np.repeat(scale, C // groups)`.",
         weights="(scale, bias) are PyTorch's (weight, bias), Keras's (gamma, beta).",
     ),
     "instance_norm": Entry(
@@ -316,7 +324,7 @@ COUNTERPARTS = {
         onnx="`LRN`",
         differences="alpha is divided by size, as in PyTorch and ONNX; for TensorFlow's give size = 2 * depth_radius +"
         " 1 and alpha = size * theirs. An even size takes the extra channel before the centre, as in PyTorch; ONNX"
-        " after it.",
+        " after it: `x[..., ::-1]`, and the result alike.",
     ),
     "weight_standardize": Entry(
         "Normalisation",
@@ -337,7 +345,7 @@ COUNTERPARTS = {
         keras="`Dropout`",
         onnx="`Dropout`",
         differences="Drawn from a key, so never the same elements as elsewhere. There is no switch: in evaluation leave"
-        " the call out.",
+        " the call out, as ONNX's without training_mode does nothing.",
     ),
     "spatial_dropout": Entry(
         "Regularisation",
@@ -375,7 +383,8 @@ COUNTERPARTS = {
         keras="`ZeroPadding1D` to `3D`, `Cropping1D` to `3D`, `keras.ops.pad`",
         onnx="`Pad`",
         differences="Spatial axes alone, one (low, high) pair each from the first on; PyTorch's flat amounts begin with"
-        ' the last. "replicate" and "circular" are "edge" and "wrap" in JAX, Keras and ONNX. There is no "symmetric".',
+        ' the last, ONNX\'s are all lows, then all highs, of N and C too. "replicate" and "circular" are'
+        ' "edge" and "wrap" in JAX, Keras and ONNX. There is no "symmetric".',
     ),
     "resize": Entry(
         "Padding, sampling, rearranging",
@@ -387,8 +396,10 @@ COUNTERPARTS = {
         differences="The method is linear if none is given; PyTorch's and ONNX's is nearest. `jax.image` and Keras's"
         " resize call nearest what is nearest_exact here and in PyTorch; their cubic is"
         ' `method="cubic", cubic_a=-0.5, exclude_outside=True`. `jax.image` antialiases unless told not to. PyTorch\'s'
-        " bilinear, trilinear and bicubic are linear and cubic. ONNX's nearest rounds halves down if no nearest_mode is"
-        " given: floor is nearest here, round_prefer_ceil nearest_exact.",
+        " bilinear, trilinear and bicubic are linear and cubic. ONNX's nearest_mode is `rounding`, and"
+        " round_prefer_floor if none is given; its antialias is with `exclude_outside=False`, and with align_corners it"
+        " is another than ours, PyTorch's. Its tf_crop_and_resize is `grid_sample2d` with align_corners and padding"
+        " border, but for the extrapolation_value; its keep_aspect_ratio_policy is a size to compute.",
     ),
     "grid_sample": Entry(
         "Padding, sampling, rearranging",
@@ -398,7 +409,8 @@ COUNTERPARTS = {
         keras="`keras.ops.image.map_coordinates`",
         onnx="`GridSample`",
         differences="PyTorch's grid in [-1, 1], (x, y) or (x, y, z), and options; its bilinear and bicubic are linear"
-        " and cubic. map_coordinates takes coordinates in pixels, the row first. There is no `F.affine_grid`.",
+        " and cubic, as in ONNX from opset 20 on. map_coordinates takes coordinates in pixels, the row first. There is"
+        " no `F.affine_grid`.",
     ),
     "pixel_shuffle": Entry(
         "Padding, sampling, rearranging",

@@ -5,7 +5,11 @@ With --accelerate the tests run on what cnnjax.accelerate() compiles.
 
 import os
 
+import pytest
+
 _FLAG = "--xla_force_host_platform_device_count"
+# Where compiling is most of the time, and nothing is compared bit by bit.
+_LIGHTLY = {"ops", "models", "train", "explain"}
 
 if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=8".strip()
@@ -22,3 +26,16 @@ def pytest_configure(config):
         import cnnjax
 
         cnnjax.accelerate()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compilation(request):
+    """Compile lightly in the quick tier, as for users in the others, and let a file's programs go with it."""
+    import jax
+
+    quick = request.config.option.markexpr == "not slow" and not request.config.getoption("--accelerate")
+    jax.config.update("jax_disable_most_optimizations", quick and request.path.parent.name in _LIGHTLY)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    # Thousands of programs kept would slow the process down.
+    jax.clear_caches()

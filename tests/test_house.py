@@ -120,7 +120,7 @@ def test_import_loads_nothing_heavy():
 # How a public function looks.
 
 CONVENTIONAL = [PACKAGE / "ops", PACKAGE / "explain", PACKAGE / "data" / "augment.py"]
-POSITIONAL_DEFAULTS = {"bias", "scale"}
+POSITIONAL_DEFAULTS = {"bias", "scale", "mask", "size"}
 SECTIONS = ["Args", "Returns", "Raises", "Example", "Source"]
 
 

@@ -12,7 +12,6 @@ README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("example", EXAMPLES, ids=["ops", "modules", "accelerate"])
 def test_the_examples_print_what_they_say(example, capsys):
     try:

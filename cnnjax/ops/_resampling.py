@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 COORDINATES = ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel", "half_pixel_symmetric")
+ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
 
 _UNROLLED = 16
 """Taps that are gathered one by one, which XLA fuses into one pass; unrolling more takes seconds to compile."""
@@ -78,9 +79,12 @@ def grid(pixels: int, outputs: int, scale: float | None, coordinates: str) -> Gr
     return Grid(position, size / resized)
 
 
-def nearest(grid: Grid, pixels: int, *, exact: bool) -> Table:
-    """One pixel an output: the last that does not come after it, or the closest and of two the second."""
-    return _picked(pixels, np.floor(grid.position + 0.5 * exact))
+def nearest(grid: Grid, pixels: int, rounding: str) -> Table:
+    """One pixel an output: the first or the second of the two that it lies between."""
+    first = np.floor(grid.position)
+    after = grid.position - first
+    seconds = {"floor": False, "ceil": after > 0, "round_prefer_floor": after > 0.5, "round_prefer_ceil": after >= 0.5}
+    return _picked(pixels, first + seconds[rounding])
 
 
 def torch_nearest(pixels: int, outputs: int, scale: float | None, *, exact: bool) -> Table:

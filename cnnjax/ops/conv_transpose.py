@@ -82,8 +82,9 @@ def conv_transpose2d(
     - PyTorch: weight.transpose(2, 3, 0, 1). The options mean the same; padding is 0 by default.
     - ONNX: W as PyTorch's weight, pads as (low, high) pairs. An output_shape crops total = (n - 1) * stride + Kd +
       output_padding - output_shape pixels: (total // 2, total - total // 2) for SAME_UPPER, otherwise the two
-      exchanged (old texts of the standard say the opposite); a negative total is that much more output_padding.
-      auto_pad is an output_shape of n * stride: SAME and SAME_LOWER, if Kd >= stride and output_padding is 0.
+      exchanged (old texts of the standard say the opposite); a negative total is that much more output_padding, as
+      in ONNX Runtime (ONNX's reference shares it among both sides). auto_pad is an output_shape of n * stride: SAME
+      and SAME_LOWER, if Kd >= stride and output_padding is 0.
     - Keras: kernel.swapaxes(2, 3). "same" without output_padding is SAME, "valid" is as for Flax.
     - flax.nnx.ConvTranspose, lax.conv_transpose: kernel[::-1, ::-1], for theirs lies flipped; if it was made with
       transpose_kernel, kernel.swapaxes(2, 3). SAME is SAME. VALID gives n * stride pixels at least: where

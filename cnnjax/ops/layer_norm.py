@@ -78,7 +78,8 @@ def rms_norm(
         x: floating, of any shape.
         scale: as in `layer_norm`.
         axis: as in `layer_norm`.
-        eps: added to the mean square. PyTorch's default is the machine epsilon, ONNX's 1e-5.
+        eps: added to the mean square. PyTorch's default is the machine epsilon of x, for half precision that of
+            float32; ONNX's 1e-5.
 
     Returns:
         The shape and dtype of x.

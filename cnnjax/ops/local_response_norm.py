@@ -27,7 +27,7 @@ def local_response_norm(
     Args:
         x: (N, *spatial, C), floating; (N, C) too.
         size: how many channels are summed, at least 1. An even one takes the extra channel before the centre, as in
-            PyTorch; in ONNX after it.
+            PyTorch; in ONNX after it: flip the channels before and again behind.
         alpha: factor of their mean square. AlexNet's and tf.nn.lrn's is one of the sum: give size times theirs (tf's
             depth_radius r is size 2 * r + 1).
         beta: the power. AlexNet: 0.75.

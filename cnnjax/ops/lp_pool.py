@@ -101,8 +101,8 @@ def lp_pool2d(
     Source:
         Sermanet, Chintala & LeCun 2012, "Convolutional Neural Networks Applied to House Numbers Digit
         Classification", without the Gaussian weights; |x| as ONNX. torch.nn.LPPool2d takes x ** p, so that for odd
-        p negative elements cancel positive ones, and scales the sum of a window that ceil_mode lets hang over the
-        end up to a whole window's.
+        p negative elements cancel positive ones and a negative sum gives NaN, and scales the sum of a window that
+        ceil_mode lets hang over the end up to a whole window's.
     """
     return _lp_pool("lp_pool2d", 2, x, window, p, stride, padding, dilation, ceil_mode)
 

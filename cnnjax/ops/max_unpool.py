@@ -69,7 +69,8 @@ def max_unpool2d(
 
     y[n, h, w, c] = x[n, i, j, c] where indices[n, i, j, c] = h * W + w, else 0
 
-    ONNX counts over the whole (N, C, H, W) tensor: its I % (H * W) are our indices. Its output_shape only adds
+    ONNX counts over the whole (N, C, H, W) tensor: its I % (H * W) are our indices. In ONNX Runtime its output_shape
+    is (N, C, *output_size), and H and W are those. Its published example counts in the formula's plane and adds
     zeros at the end: leave output_size out, and pad.
 
     Args:

@@ -24,6 +24,7 @@ def resize(
     scale: float | Sequence[float] | None = None,
     method: str = "linear",
     coordinates: str = "half_pixel",
+    rounding: str | None = None,
     antialias: bool = False,
     cubic_a: float = -0.75,
     exclude_outside: bool | None = None,
@@ -53,6 +54,9 @@ def resize(
             an axis of one output reads the first pixel (PyTorch reads the middle), and "half_pixel_symmetric", where
             the middles coincide though floor(n * scale) cut off a part. With any but half_pixel, nearest takes
             floor(p(i)), nearest_exact floor(p(i) + 0.5). Area is half_pixel.
+        rounding: for nearest, which pixel p(i) stands for, under any coordinates: "floor", "ceil", or the closest,
+            "round_prefer_floor" the first of two and "round_prefer_ceil" the second: ONNX's nearest_mode. None is
+            PyTorch's rule above.
         antialias: for linear and cubic, widen the filter where an axis shrinks. With align_corners, p(i) is then
             (i + 0.5) * (n - 1) / (size - 1) - 0.5 as in PyTorch, which keeps no corners.
         cubic_a: slope of the cubic at a distance of 1. PyTorch has -0.75, and with antialias -0.5; Keys, Keras, Pillow
@@ -77,12 +81,12 @@ def resize(
 
     Source:
         torch.nn.functional.interpolate; instead of recompute_scale_factor=True, pass the size. As there, an axis that
-        keeps its size is copied whatever the scale, except by nearest_exact and by cubic without antialias, and
-        nearest doubles every pixel where the size doubles. ONNX Resize: nearest_mode floor is nearest,
-        round_prefer_ceil nearest_exact; given scales, its align_corners divides by n * scale - 1. Keys 1981, "Cubic
-        Convolution Interpolation for Digital Image Processing".
+        keeps its size is copied whatever the scale, except by nearest_exact, with a rounding, and by cubic without
+        antialias, and nearest doubles every pixel where the size doubles. ONNX Resize; given scales, align_corners in
+        its reference, not in its text, divides by n * scale - 1. Keys 1981, "Cubic Convolution Interpolation for
+        Digital Image Processing".
     """
-    _check_options(method, coordinates, antialias)
+    _check_options(method, coordinates, rounding, antialias)
     x = jnp.asarray(x) if method.startswith("nearest") else arguments.floating("resize", "x", x)
     spatial = spatial_shape("resize", x)
     sizes, scales = _sizes(spatial, size, scale)
@@ -92,9 +96,9 @@ def resize(
     # What shrinks goes first: less is left for the rest.
     for axis in sorted(range(len(spatial)), key=lambda axis: sizes[axis] / spatial[axis]):
         lengths = spatial[axis], sizes[axis], scales[axis]
-        if _is_copied(*lengths, method, coordinates, antialias):
+        if _is_copied(*lengths, method, coordinates, rounding, antialias):
             continue
-        table = _table(*lengths, method, coordinates, antialias, cubic_a, exclude_outside)
+        table = _table(*lengths, method, coordinates, rounding, antialias, cubic_a, exclude_outside)
         if floating:
             y = resampling.resample(y, axis + 1, table)
         else:
@@ -108,6 +112,7 @@ def _table(
     scale: float | None,
     method: str,
     coordinates: str,
+    rounding: str | None,
     antialias: bool,
     cubic_a: float,
     exclude_outside: bool,
@@ -117,10 +122,12 @@ def _table(
     match method:
         case "area":
             return resampling.area(n, out)
-        case "nearest" | "nearest_exact" if coordinates == "half_pixel":
+        case "nearest" | "nearest_exact" if coordinates == "half_pixel" and rounding is None:
             return resampling.torch_nearest(n, out, scale, exact=method == "nearest_exact")
-        case "nearest" | "nearest_exact":
-            return resampling.nearest(grid, n, exact=method == "nearest_exact")
+        case "nearest":
+            return resampling.nearest(grid, n, rounding or "floor")
+        case "nearest_exact":
+            return resampling.nearest(grid, n, "round_prefer_ceil")
     if antialias and coordinates == "align_corners":
         grid = grid._replace(position=grid.position + (grid.step - 1) / 2)
     if method == "cubic":
@@ -133,11 +140,13 @@ def _table(
     return resampling.filtered(grid, n, kernel, radius, antialias=antialias, exclude_outside=exclude_outside)
 
 
-def _is_copied(n: int, out: int, scale: float | None, method: str, coordinates: str, antialias: bool) -> bool:
+def _is_copied(
+    n: int, out: int, scale: float | None, method: str, coordinates: str, rounding: str | None, antialias: bool
+) -> bool:
     """Whether the outputs are the pixels. A scale may shift them, but not everywhere does PyTorch look at it."""
     if out != n:
         return False
-    blind = coordinates == "half_pixel" and (antialias or method in ("nearest", "linear", "area"))
+    blind = coordinates == "half_pixel" and (antialias or method in ("nearest", "linear", "area")) and rounding is None
     return scale in (None, 1) or coordinates == "align_corners" or blind
 
 
@@ -168,7 +177,7 @@ def _sizes(
     return sizes, scales
 
 
-def _check_options(method: str, coordinates: str, antialias: bool) -> None:
+def _check_options(method: str, coordinates: str, rounding: str | None, antialias: bool) -> None:
     if method not in _METHODS:
         raise ValueError(f"resize: method must be one of {', '.join(_METHODS)}, got {method!r}.")
     if coordinates not in resampling.COORDINATES:
@@ -177,5 +186,9 @@ def _check_options(method: str, coordinates: str, antialias: bool) -> None:
         )
     if method == "area" and coordinates != "half_pixel":
         raise ValueError(f"resize: area takes coordinates half_pixel alone, got {coordinates!r}. Use another method.")
+    if rounding is not None and rounding not in resampling.ROUNDINGS:
+        raise ValueError(f"resize: rounding must be one of {', '.join(resampling.ROUNDINGS)}, got {rounding!r}.")
+    if rounding is not None and method != "nearest":
+        raise ValueError(f"resize: rounding is for nearest, got method {method!r}. Leave it out.")
     if antialias and method not in ("linear", "cubic"):
         raise ValueError(f"resize: antialias is for linear and cubic, got method {method!r}. Leave it out.")

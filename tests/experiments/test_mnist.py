@@ -71,7 +71,6 @@ def assert_same_bits(one, other):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.smoke
 def test_a_run_leaves_everything_behind(digits, monkeypatch, capsys):
     arguments = ["--data", digits, "--batch-size", 32, "--epochs", 2, "--workdir", "run"]
     assert run(monkeypatch, mnist, *arguments) == 0

@@ -124,8 +124,18 @@ def _true_support(model, x):
 
 
 def _sees_padding_alone(layer):
-    """Whether a unit of a layer sees no pixel: what follows may then see less than the box that holds its field."""
-    return any((field.first > field.last).any() for field in layer.view)
+    """Whether a window of a layer lies in the padding altogether."""
+    for w in (w for windows in layer.windows for w in windows):
+        at = np.arange(w.out)[:, None] * w.stride - w.low + np.arange(w.size) * w.dilation
+        if not ((at >= 0) & (at < w.n)).any(1).all():
+            return True
+    return False
+
+
+def _pads_beyond_its_window(conv):
+    """Whether a convolution adds so much that windows lie in it: the op pads x first then, which no window shows."""
+    reach = conv.dilation * (conv.kernel.shape[0] - 1)
+    return not isinstance(conv.padding, str) and np.max(conv.padding) > reach
 
 
 def _check(seed):
@@ -140,7 +150,7 @@ def _check(seed):
         window = explain.receptive_window(model, x, layer=layer.name, unit=unit)
         seen = support(shape, unit)
         true = tuple(_bounds(seen, axis) for axis in range(len(spatial)))
-        if not any(map(_sees_padding_alone, traced.layers)):
+        if not (any(map(_sees_padding_alone, traced.layers)) or any(map(_pads_beyond_its_window, model.convs))):
             assert window == true, (unit, model.plan)
         elif seen.any():
             # What a branch sees along one axis counts, even if it sees nothing along another.
@@ -152,13 +162,13 @@ def _check(seed):
     return model
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(16))
 def test_random_nets_have_the_support_of_their_gradients(seed):
     _check(seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1000, 1300))
+@pytest.mark.parametrize("seed", [*range(16, 40), *range(1000, 1300)])
 def test_more_random_nets(seed):
     _check(seed)
 

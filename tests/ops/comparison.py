@@ -6,7 +6,7 @@ import os
 import numpy as np
 from hypothesis import HealthCheck, settings
 
-EXAMPLES = int(os.environ.get("CNNJAX_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("CNNJAX_EXAMPLES", "15"))
 """Configurations a family: CNNJAX_EXAMPLES=2000 for the whole proof."""
 
 drawn = settings(
@@ -28,7 +28,7 @@ def close(family, ours, theirs, tolerance=1e-10):
     np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(theirs))
     finite = np.isfinite(theirs)
     np.testing.assert_array_equal(ours[~finite], theirs[~finite])
-    scale = max(np.max(np.abs(theirs[finite]), initial=0.0), 1.0)
+    scale = max(float(np.max(np.abs(theirs[finite]), initial=0.0)), 1.0)
     error = float(np.max(np.abs(ours[finite] - theirs[finite]), initial=0.0)) / scale
     entry = found.setdefault(family, [0, 0.0])
     entry[0] += 1

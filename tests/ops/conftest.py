@@ -1,9 +1,26 @@
-"""Report what the random comparisons found, over all processes of pytest-xdist."""
+"""A third of every large grid for the quick tier, and what the random comparisons found in all processes."""
+
+from collections import defaultdict
+from pathlib import Path
 
 import comparison
 import pytest
 
+_LARGE = 12  # cases of one test
 _parts = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark two thirds of every large grid of options slow: one case of three, of every three another one."""
+    grids = defaultdict(list)
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            grids[item.path, item.originalname].append(item)
+    for grid in grids.values():
+        for number, item in enumerate(grid):
+            if len(grid) > _LARGE and (number + number // 3) % 3:
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_sessionfinish(session):

@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import chex
@@ -96,6 +97,17 @@ def test_against_torch(rank, name, count_include_pad):
     ours = value_and_grads(lambda x: POOL[rank](x, window, **options), x)
     theirs = torch_value_and_grads(lambda x: last(pool(first(x), window, **options)), x)
     assert_same(ours, theirs)
+
+
+def test_the_divisor_of_torch_is_a_factor():
+    """What hangs over counts in PyTorch's override, so here it must be padding that was asked for."""
+    functional = pytest.importorskip("torch", reason="compares with PyTorch").nn.functional
+    x = normal(0, 2, 9, 8, 2)
+    ours = value_and_grads(lambda x: ops.avg_pool2d(x, (4, 3), stride=(2, 3), padding=((1, 2), (1, 1))) * (12 / 5), x)
+    options = {"stride": (2, 3), "padding": 1, "ceil_mode": True, "divisor_override": 5}
+    for count_include_pad in (True, False):
+        pool = partial(functional.avg_pool2d, kernel_size=(4, 3), count_include_pad=count_include_pad, **options)
+        assert_same(ours, torch_value_and_grads(lambda x, pool=pool: last(pool(first(x))), x))
 
 
 @ranks

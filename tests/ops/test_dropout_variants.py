@@ -217,8 +217,8 @@ def test_checkpoint_and_scan(name, drop):
         return jnp.sin(drop(key, x, rate=0.5)), None
 
     def loop(x):
-        for key in keys:
-            x, _ = layer(x, key)
+        for i in range(len(keys)):  # keys know no iteration under jit
+            x, _ = layer(x, keys[i])
         return jnp.sum(x)
 
     def scanned(x):

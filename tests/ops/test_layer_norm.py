@@ -159,6 +159,18 @@ def test_other_axes_against_torch():
     assert_same(value_and_grads(ours, x, scale, bias), torch_value_and_grads(theirs, x, scale, bias))
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_the_eps_that_torch_takes_by_itself(dtype):
+    """Small values, of which eps is most."""
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    x = normal(0, 3, 4) * (1e-8 if dtype == "float64" else 1e-4)
+    theirs = torch.nn.functional.rms_norm(torch.tensor(x).to(getattr(torch, dtype)), (4,)).double().numpy()
+    with jax.enable_x64(True):
+        y = rms_norm(jnp.asarray(x, dtype), eps=float(jnp.finfo(jnp.promote_types(dtype, "float32")).eps))
+    tolerance = {"float64": 1e-12, "float32": 1e-5}.get(dtype, 1e-2)
+    np.testing.assert_allclose(np.asarray(y, "float64"), theirs, rtol=tolerance)
+
+
 def test_odd_eps_against_torch():
     """Whatever it is, it is added to the variance: below 0 that may be NaN."""
     functional = pytest.importorskip("torch", reason="compares with PyTorch").nn.functional

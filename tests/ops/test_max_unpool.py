@@ -57,13 +57,14 @@ def test_every_channel_has_its_own_plane():
     np.testing.assert_array_equal(np.argwhere(volume), [[0, 1, 1, 1, 0]])
 
 
-def test_onnx_output_shape_adds_zeros_at_the_end():
-    """Its example: 5, 6, 7, 8 from a plane of 4 by 4, in an output of 5 by 5."""
+def test_both_readings_of_onnx_output_shape():
+    """Its example, 5, 6, 7, 8 in an output of 5 by 5: from a plane of 4 by 4, and as ONNX Runtime has it."""
     x, indices = jnp.array([5.0, 6, 7, 8]).reshape(1, 2, 2, 1), jnp.array([5, 7, 13, 15]).reshape(1, 2, 2, 1)
-    expected = np.zeros((5, 5))
-    expected[1, 1], expected[1, 3], expected[3, 1], expected[3, 3] = 5, 6, 7, 8
-    y = np.pad(max_unpool2d(x, indices, 2)[0, :, :, 0], (0, 1))
-    np.testing.assert_array_equal(y, expected)
+    published, run = np.zeros((5, 5)), np.zeros((5, 5))
+    published[1, 1], published[1, 3], published[3, 1], published[3, 3] = 5, 6, 7, 8
+    run[1, 0], run[1, 2], run[2, 3], run[3, 0] = 5, 6, 7, 8
+    np.testing.assert_array_equal(np.pad(max_unpool2d(x, indices, 2)[0, :, :, 0], (0, 1)), published)
+    np.testing.assert_array_equal(max_unpool2d(x, indices, 2, output_size=5)[0, :, :, 0], run)
 
 
 def test_a_pool_and_back():

@@ -20,6 +20,7 @@ from cnnjax.ops import resize
 ranks = pytest.mark.parametrize("rank", [1, 2, 3])
 METHODS = ["nearest", "nearest_exact", "linear", "cubic", "area"]
 COORDINATES = ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel", "half_pixel_symmetric"]
+ROUNDINGS = ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"]
 methods = pytest.mark.parametrize("method", METHODS)
 
 
@@ -54,7 +55,16 @@ def weight(d, method, a):
     return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0
 
 
-def weights_of_output(i, n, out, scale, method, coordinates, antialias, cubic_a, exclude_outside):
+def rounded(p, rounding):
+    low = math.floor(p)
+    if p == low or rounding == "floor":
+        return low
+    if rounding == "ceil" or p - low > 0.5:
+        return low + 1
+    return low + (p - low == 0.5 and rounding == "round_prefer_ceil")
+
+
+def weights_of_output(i, n, out, scale, method, coordinates, rounding, antialias, cubic_a, exclude_outside):
     """What output i takes from each of n pixels."""
     row, step = np.zeros(n), n / out if scale is None else 1 / scale
     p = position(i, n, out, scale, coordinates)
@@ -62,6 +72,8 @@ def weights_of_output(i, n, out, scale, method, coordinates, antialias, cubic_a,
     if method == "area":
         pixels = list(range(math.floor(i * n / out), math.ceil((i + 1) * n / out)))
         row[pixels] = 1 / len(pixels)
+    elif rounding:
+        row[min(max(rounded(p, rounding), 0), n - 1)] = 1
     elif out == n and coordinates == "half_pixel" and (antialias or method in ("nearest", "linear")):
         row[i] = 1
     elif method == "nearest" and coordinates == "half_pixel" and out == 2 * n:
@@ -83,7 +95,7 @@ def weights_of_output(i, n, out, scale, method, coordinates, antialias, cubic_a,
 
 
 def reference(x, size: Any = None, *, scale: Any = None, exclude_outside=None, cubic_a=-0.75, **options):
-    options = {"method": "linear", "coordinates": "half_pixel", "antialias": False, **options}
+    options = {"method": "linear", "coordinates": "half_pixel", "rounding": None, "antialias": False, **options}
     exclude_outside = options["antialias"] if exclude_outside is None else exclude_outside
     for axis in range(1, x.ndim - 1):
         n, ratio = x.shape[axis], None if scale is None else scale[axis - 1]
@@ -118,6 +130,21 @@ def reference(x, size: Any = None, *, scale: Any = None, exclude_outside=None, c
         ({"size": 2, "method": "nearest"}, [1, 2]),
         ({"size": 2, "method": "nearest_exact"}, [1, 4]),
         ({"size": 2, "method": "nearest", "coordinates": "align_corners"}, [1, 4]),
+        ({"size": 1, "method": "nearest", "rounding": "floor"}, [2]),
+        # At 0.25 and 1.75.
+        ({"size": 2, "method": "nearest", "rounding": "floor"}, [1, 2]),
+        ({"size": 2, "method": "nearest", "rounding": "ceil"}, [2, 4]),
+        # At 0, 0.5, 1, 1.5, 2.
+        ({"size": 5, "method": "nearest", "coordinates": "align_corners", "rounding": "floor"}, [1, 1, 2, 2, 4]),
+        ({"size": 5, "method": "nearest", "coordinates": "align_corners", "rounding": "ceil"}, [1, 2, 2, 4, 4]),
+        (
+            {"size": 5, "method": "nearest", "coordinates": "align_corners", "rounding": "round_prefer_floor"},
+            [1, 1, 2, 2, 4],
+        ),
+        (
+            {"size": 5, "method": "nearest", "coordinates": "align_corners", "rounding": "round_prefer_ceil"},
+            [1, 2, 2, 4, 4],
+        ),
         ({"size": 1, "antialias": True}, [(2 * 1 + 3 * 2 + 2 * 4) / 7]),
         ({"size": 1, "antialias": True, "exclude_outside": False}, [(3 * 1 + 3 * 2 + 3 * 4) / 9]),
         # Halfway, Keys' cubic weighs by (-1, 9, 9, -1) / 16.
@@ -168,13 +195,39 @@ def test_published_vectors_of_onnx(size, options, expected):
     np.testing.assert_allclose(jitted(PICTURE, size=size, **options)[0, :, :, 0], expected, rtol=1e-5)
 
 
-def test_the_other_rounding_of_nearest():
-    """ONNX's round_prefer_floor, by flipping there and back."""
-    y = jitted(np.array([[4, 3], [2, 1]], "float32").reshape(1, 2, 2, 1), size=(7, 8), method="nearest_exact")[
-        :, ::-1, ::-1
-    ]
-    np.testing.assert_array_equal(y[0, :, 0, 0], [1, 1, 1, 1, 3, 3, 3])
-    np.testing.assert_array_equal(y[0, 0, :, 0], [1, 1, 1, 1, 2, 2, 2, 2])
+@pytest.mark.parametrize(
+    ("size", "options", "rows", "columns"),
+    [
+        ((7, 8), {"rounding": "round_prefer_floor"}, [0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1]),
+        (8, {"rounding": "ceil"}, [0, 1, 1, 2, 2, 3, 3, 3], [0, 1, 1, 2, 2, 3, 3, 3]),
+        (
+            8,
+            {"rounding": "floor", "coordinates": "align_corners"},
+            [0, 0, 0, 1, 1, 2, 2, 3],
+            [0, 0, 0, 1, 1, 2, 2, 3],
+        ),
+        (
+            8,
+            {"rounding": "round_prefer_ceil", "coordinates": "asymmetric"},
+            [0, 1, 1, 2, 2, 3, 3, 3],
+            [0, 1, 1, 2, 2, 3, 3, 3],
+        ),
+    ],
+)
+def test_published_roundings_of_onnx(size, options, rows, columns):
+    n = 1 + max(rows)
+    y = jitted(PICTURE[:, :n, :n], size=size, method="nearest", **options)
+    np.testing.assert_array_equal(y, PICTURE[:, rows][:, :, columns])
+
+
+@pytest.mark.parametrize(
+    ("rounding", "expected"),
+    [(None, [1, 2, 3, 4]), ("floor", [1, 1, 2, 3]), ("round_prefer_floor", [1, 2, 3, 3]), ("ceil", [1, 2, 3, 4])],
+)
+def test_a_rounding_sees_a_scale_that_keeps_the_size(rounding, expected):
+    """The positions are -1/12, 9/12, 19/12 and 29/12."""
+    y = jitted(series(1, 2, 3, 4), scale=1.2, method="nearest", rounding=rounding)
+    np.testing.assert_array_equal(y.ravel(), expected)
 
 
 # Against the loops.
@@ -187,6 +240,8 @@ def calls(draw):
     spatial = [draw(st.integers(1, (12, 7, 4)[rank - 1])) for _ in range(rank)]
     method = draw(st.sampled_from(METHODS))
     options = {"method": method}
+    if method == "nearest":
+        options["rounding"] = draw(st.sampled_from([None, *ROUNDINGS]))
     if method != "area":
         options["coordinates"] = draw(st.sampled_from(COORDINATES[: 3 if method.startswith("nearest") else 5]))
     if method in ("linear", "cubic"):
@@ -506,6 +561,16 @@ X = jnp.ones((1, 4, 7, 3))
             X,
             {"size": 8, "method": "area", "coordinates": "align_corners"},
             "resize: area takes coordinates half_pixel alone, got 'align_corners'. Use another method.",
+        ),
+        (
+            X,
+            {"size": 8, "method": "nearest", "rounding": "round"},
+            "resize: rounding must be one of floor, ceil, round_prefer_floor, round_prefer_ceil, got 'round'.",
+        ),
+        (
+            X,
+            {"size": 8, "method": "nearest_exact", "rounding": "floor"},
+            "resize: rounding is for nearest, got method 'nearest_exact'. Leave it out.",
         ),
         (
             X,
