@@ -72,11 +72,6 @@ SMALL = {
     "unet3d": (models.UNet, VOLUMES, {"rank": 3, "widths": (4, 8), "norm": "group"}),
 }  # fmt: skip
 every_small = pytest.mark.parametrize("name", SMALL)
-# Compiled, these add little to what the others show.
-SLOW = ("vgg with batch-norm", "resnet with bottlenecks", "unet3d")
-every_small_compiled = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in SMALL]
-)
 needs_eight = pytest.mark.skipif(jax.local_device_count() < 8, reason="needs 8 (virtual) devices")
 
 
@@ -142,19 +137,14 @@ def drawn(name, param_dtype, **options):
     return model
 
 
-def lightly(step):
-    """As train.parallel.jit, but hardly optimised: compiling is most of the time that these tests take."""
-    return jax.jit(step, compiler_options={"xla_backend_optimization_level": "0"})
-
-
 @needs_eight
-@every_small_compiled
+@every_small
 def test_a_step_lowers_the_loss_and_is_the_same_recomputed_on_eight_devices(name):
     with jax.enable_x64(True):
         tx, batch, key = optax.sgd(1e-3), batch_of(name, jnp.float64), jax.random.key(0)
         graphdef, first = train.create(drawn(name, np.float64), tx)
         step = train.make_train_step(graphdef, tx, loss_fn)
-        run = lightly(step)
+        run = train.parallel.jit(step)
         state, before = run(first, batch, key)
         _, after = run(state, batch, key)
         assert after["loss"] < before["loss"]
@@ -170,12 +160,12 @@ def test_a_step_lowers_the_loss_and_is_the_same_recomputed_on_eight_devices(name
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), (state, before), other)
 
 
-@every_small_compiled
+@every_small
 def test_bfloat16_computes_and_float32_stays(name):
     model = drawn(name, np.float32, dtype=jnp.bfloat16)
     tx = optax.sgd(1e-2)
     graphdef, state = train.create(model, tx)
-    run = lightly(train.make_train_step(graphdef, tx, loss_fn))
+    run = train.parallel.jit(train.make_train_step(graphdef, tx, loss_fn))
     state, metrics = run(state, batch_of(name, jnp.float32), jax.random.key(0))
     leaves = jax.tree.leaves((state.params, state.model_state, metrics))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float32)}
@@ -209,7 +199,7 @@ def test_noise_needs_training_and_a_key(name):
 def test_recomputed_noise_is_the_same_noise():
     x, key = inputs("tcn"), jax.random.key(0)
     plain, recomputed = (
-        lightly(lambda x, remat=remat: small("tcn", dropout=0.5, remat=remat)(x, train=True, key=key))(x)
+        jax.jit(lambda x, remat=remat: small("tcn", dropout=0.5, remat=remat)(x, train=True, key=key))(x)
         for remat in (False, True)
     )
     np.testing.assert_array_equal(plain, recomputed)
