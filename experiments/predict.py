@@ -1,25 +1,27 @@
-"""Classify digits in pictures with a trained run: python -m experiments.predict --workdir RUN FILE.png ..."""
+"""Classify pictures with a trained run: python -m experiments.predict --workdir RUN FILE.png ..."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from flax import nnx
 
 from cnnjax import data, train
-from experiments import commandline, mnist, workdir
+from experiments import commandline, images, mnist, workdir
 
 COMMAND = "experiments.predict"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Classify digits in pictures."""
+    """Classify pictures: of digits, or of the classes of your own folder."""
 
     files: tuple[Path, ...]
-    """PNG or JPEG pictures of one digit each."""
+    """PNG or JPEG pictures; of one digit each for a run of experiments.mnist."""
+    of: Literal["mnist", "images"] = "mnist"
+    """Which experiment has trained the net."""
     workdir: Path | None = None
-    """Folder of a run of experiments.mnist; by default the newest in runs/mnist."""
+    """Folder of a run of that experiment; by default the newest in runs/mnist or runs/images."""
 
 
 def main() -> None:
@@ -28,23 +30,18 @@ def main() -> None:
         config = commandline.parse(Config, COMMAND)
         if not config.files:
             raise ValueError("there must be a picture to classify, got none. Name PNG or JPEG files.")
-        images = np.stack([data.read_digit(file) for file in config.files])
-        graphdef, state = load(config.workdir or workdir.newest("mnist"))
-    probabilities = train.predict(graphdef, state, images.astype(np.float32) / 255)
+        if config.of == "mnist":
+            pictures = np.stack([data.read_digit(file) for file in config.files])
+            graphdef, state = mnist.load(config.workdir or workdir.newest("mnist"))
+            names = [str(digit) for digit in range(10)]
+        else:
+            graphdef, state, settings = images.load(config.workdir or workdir.newest("images"))
+            pictures = np.stack([data.read_picture(file, size=settings["size"]) for file in config.files])
+            names = settings["class_names"]
+    probabilities = train.predict(graphdef, state, pictures.astype(np.float32) / 255)
     for file, row in zip(config.files, probabilities, strict=True):
         best = np.argsort(-row)[:3]
-        print(f"{file}: {best[0]}   " + "  ".join(f"{digit} {row[digit]:.1%}" for digit in best))
-
-
-def load(path: Path) -> tuple[nnx.GraphDef[nnx.Module], train.TrainState]:
-    """Read the model of a run, trained as far as its newest checkpoint."""
-    meta = train.checkpoint.read_meta(path / workdir.CHECKPOINTS)
-    if meta is None:
-        raise ValueError(f"--workdir must hold a trained run, got {path}. Train one with python -m experiments.mnist.")
-    tx = mnist.optimiser(mnist.Config(), steps=1)
-    graphdef, state = train.create(mnist.build(meta["model"], seed=0), tx)
-    state, _ = train.checkpoint.restore(path / workdir.CHECKPOINTS, state)
-    return graphdef, state
+        print(f"{file}: {names[best[0]]}   " + "  ".join(f"{names[i]} {row[i]:.1%}" for i in best))
 
 
 if __name__ == "__main__":

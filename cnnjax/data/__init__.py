@@ -4,14 +4,20 @@ Nothing here knows models or training, and importing it loads neither TensorFlow
 
 - `load`: from the name of a data set to a `Dataset`; `NAMES` are the names that it knows.
 - `Dataset`, `Examples`, `check`: the form that every source delivers.
+- `load_hippocampus`, `Volumes`, `Volume`: MRI volumes with a class for every voxel.
+- `read_folder`, `read_picture`: pictures of your own, a sub-folder a class.
 - `Batches`: training batches as a pure function of (seed, step). `padded`: evaluation, every example once.
-- `translate`, `affine`: augmentation of one image, for `jax.vmap`.
+- `Crops`: the same of boxes cut out of volumes of many sizes. `standardized`: their intensities on one scale.
+- `translate`, `flip`, `affine` of one image and `stretch` of one series: augmentation, for `jax.vmap`.
 - `read_digit`: a PNG or JPEG as an MNIST digit.
 """
 
-from cnnjax.data.augment import affine, translate
+from cnnjax.data.augment import affine, flip, stretch, translate
 from cnnjax.data.batches import Batches, padded
+from cnnjax.data.crops import Crops, standardized
 from cnnjax.data.dataset import Dataset, Examples, check
+from cnnjax.data.folder import read_folder, read_picture, write_digits
+from cnnjax.data.hippocampus import Volume, Volumes, load_hippocampus
 from cnnjax.data.images import read_digit
 from cnnjax.data.load import NAMES, load
 from cnnjax.data.tfds import Unavailable
@@ -23,9 +29,19 @@ __all__ = [
     "Dataset",
     "Examples",
     "check",
+    "load_hippocampus",
+    "Volumes",
+    "Volume",
+    "read_folder",
+    "read_picture",
+    "write_digits",
     "Batches",
     "padded",
+    "Crops",
+    "standardized",
     "translate",
+    "flip",
     "affine",
+    "stretch",
     "read_digit",
 ]

@@ -1,4 +1,4 @@
-"""Augmentation: pure functions on one image, a key first, to be vmapped over keys and images."""
+"""Augmentation: pure functions on one image or one series, a key first, to be vmapped over keys and examples."""
 
 import math
 
@@ -79,7 +79,7 @@ def affine(
         Simard, Steinkraus & Platt 2003, "Best Practices for Convolutional Neural Networks", section 2.
     """
     _check_image("affine", image)
-    _check_bounds(rotation=(rotation, math.inf), scale=(scale, 1), shear=(shear, 90), shift=(shift, math.inf))
+    _check_bounds("affine", rotation=(rotation, math.inf), scale=(scale, 1), shear=(shear, 90), shift=(shift, math.inf))
     bounds = jnp.array([rotation, scale, scale, shear, shift, shift])
     angle, tall, wide, slant, down, right = bounds * jax.random.uniform(key, (6,), minval=-1, maxval=1)
     matrix = _output_to_input(jnp.deg2rad(angle), 1 + tall, 1 + wide, jnp.deg2rad(slant))
@@ -89,6 +89,67 @@ def affine(
     here = jnp.einsum("ij,jhw->ihw", matrix, there - offset) + centre
     sample = jax.vmap(lambda plane: map_coordinates(plane, list(here), order=1), in_axes=-1, out_axes=-1)
     return sample(image)
+
+
+def flip(key: PRNGKeyArray, image: Shaped[Array, "h w c"]) -> Shaped[Array, "h w c"]:
+    """Mirror an image left to right, or not, equally likely.
+
+    Args:
+        key: PRNG key.
+        image: (H, W, C), any dtype.
+
+    Returns:
+        (H, W, C), the dtype of `image`.
+
+    Raises:
+        ValueError: an image that is not (H, W, C).
+
+    Example:
+        >>> flip(jax.random.key(0), jnp.arange(3).reshape(1, 3, 1))[0, :, 0].tolist() in ([0, 1, 2], [2, 1, 0])
+        True
+
+    Source:
+        Krizhevsky, Sutskever & Hinton 2012, "ImageNet Classification with Deep CNNs", section 4.1 (reflections).
+    """
+    _check_image("flip", image)
+    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+def stretch(
+    key: PRNGKeyArray, series: Shaped[Array, "l c"], *, rate: float = 0.0, shift: float = 0.0
+) -> Shaped[Array, "l c"]:
+    """Play a series faster or slower, from a little earlier or later; zeros move in at its ends.
+
+    Samples are interpolated linearly, so a recording's pitch changes with its speed.
+
+    Args:
+        key: PRNG key.
+        series: (L, C), any float dtype.
+        rate: bound as a fraction: 0.1 draws the speed from 0.9 to 1.1. Below 1.
+        shift: bound in samples.
+
+    Returns:
+        (L, C), the dtype of `series`.
+
+    Raises:
+        ValueError: a series that is not (L, C), or a bound outside its range.
+
+    Example:
+        >>> series = jnp.arange(5.0)[:, None]
+        >>> stretch(jax.random.key(0), series)[:, 0].tolist()
+        [0.0, 1.0, 2.0, 3.0, 4.0]
+
+    Source:
+        Ko, Peddinti, Povey & Khudanpur 2015, "Audio Augmentation for Speech Recognition", section 2 (speed).
+    """
+    if series.ndim != 2:
+        raise ValueError(f"stretch: series must be (L, C), got shape {series.shape}. Augment a batch with jax.vmap.")
+    _check_bounds("stretch", rate=(rate, 1), shift=(shift, math.inf))
+    faster, later = jax.random.uniform(key, (2,), minval=-1, maxval=1)
+    centre = (len(series) - 1) / 2
+    places = (jnp.arange(len(series)) - centre - later * shift) * (1 + faster * rate) + centre
+    sample = jax.vmap(lambda channel: map_coordinates(channel, [places], order=1), in_axes=-1, out_axes=-1)
+    return sample(series)
 
 
 def _output_to_input(angle, tall, wide, slant):
@@ -104,8 +165,8 @@ def _check_image(op: str, image: Array) -> None:
         raise ValueError(f"{op}: image must be (H, W, C), got shape {image.shape}. Augment a batch with jax.vmap.")
 
 
-def _check_bounds(**bounds: tuple[float, float]) -> None:
+def _check_bounds(op: str, **bounds: tuple[float, float]) -> None:
     for name, (value, limit) in bounds.items():
         if not 0 <= value < limit:
             below = "" if limit == math.inf else f" and below {limit}"
-            raise ValueError(f"affine: {name} must be at least 0{below}, got {value}. Give the largest amount to draw.")
+            raise ValueError(f"{op}: {name} must be at least 0{below}, got {value}. Give the largest amount to draw.")

@@ -6,7 +6,10 @@ from typing import TypeAlias
 import numpy as np
 
 Examples: TypeAlias = dict[str, np.ndarray]
-"""{"image": uint8 (N, H, W, C), "label": int32 (N,)}."""
+"""{"image": uint8 (N, H, W, C), "label": int32 (N,)}, or of sounds {"audio": int16 (N, L, C), "label": int32 (N,)}."""
+
+
+_KINDS = {"image": ("images", np.uint8, "(N, H, W, C)"), "audio": ("sounds", np.int16, "(N, L, C)")}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -16,7 +19,7 @@ class Dataset:
     Args:
         name: the data set, such as "mnist".
         source: where it came from, in words for a sentence: "mnist from idx files".
-        train: {"image": uint8 (N, H, W, C), "label": int32 (N,)}.
+        train: {"image": uint8 (N, H, W, C), "label": int32 (N,)}, or "audio", int16 (N, L, C), instead of images.
         test: the same for the test examples.
         class_names: one name a class; label i is called class_names[i].
 
@@ -51,41 +54,44 @@ def check(dataset: Dataset) -> Dataset:
         >>> check(Dataset("toy", "memory", examples, examples, ("zero", "one")))
         Traceback (most recent call last):
         ValueError: toy train (memory): labels must be 0 to 1, got 7 at example 1. \
-Check that the labels belong to these images.
+Check that the labels belong to these examples.
     """
     classes = len(dataset.class_names)
+    kind = "audio" if "audio" in dataset.train else "image"
     for split, examples in (("train", dataset.train), ("test", dataset.test)):
-        _check_examples(f"{dataset.name} {split} ({dataset.source})", examples, classes)
-    train, test = dataset.train["image"].shape[1:], dataset.test["image"].shape[1:]
+        _check_examples(kind, f"{dataset.name} {split} ({dataset.source})", examples, classes)
+    train, test = dataset.train[kind].shape[1:], dataset.test[kind].shape[1:]
     if train != test:
         raise ValueError(
-            f"{dataset.name} ({dataset.source}): train and test images must have one size, "
+            f"{dataset.name} ({dataset.source}): train and test {_KINDS[kind][0]} must have one size, "
             f"got {train} and {test}. Take both from the same data set."
         )
     return dataset
 
 
-def _check_examples(where: str, examples: Examples, classes: int) -> None:
-    if set(examples) != {"image", "label"}:
-        raise ValueError(f"{where}: must hold 'image' and 'label', got {sorted(examples)}. Rename the arrays.")
-    image, label = examples["image"], examples["label"]
-    if image.dtype != np.uint8 or image.ndim != 4:
+def _check_examples(kind: str, where: str, examples: Examples, classes: int) -> None:
+    if set(examples) != {kind, "label"}:
+        raise ValueError(f"{where}: must hold {kind!r} and 'label', got {sorted(examples)}. Rename the arrays.")
+    values, label = examples[kind], examples["label"]
+    words, dtype, axes = _KINDS[kind]
+    if values.dtype != dtype or values.ndim != len(axes.split()):
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
         raise ValueError(
-            f"{where}: images must be uint8 (N, H, W, C), got {image.dtype} {image.shape}. "
-            "Scale to 0..255, cast with .astype(np.uint8), and add missing axes with [..., None]."
+            f"{where}: {words} must be {dtype.__name__} {axes}, got {values.dtype} {values.shape}. "
+            f"Scale to {low}..{high}, cast with .astype(np.{dtype.__name__}), and add missing axes with [..., None]."
         )
     if label.dtype != np.int32 or label.ndim != 1:
         raise ValueError(
             f"{where}: labels must be int32 (N,), got {label.dtype} {label.shape}. "
             "Cast with .astype(np.int32); labels are class numbers, not one-hot."
         )
-    if len(image) != len(label):
+    if len(values) != len(label):
         raise ValueError(
-            f"{where}: there must be one label an image, got {len(image)} images and {len(label)} labels. "
-            "Check that the labels belong to these images."
+            f"{where}: there must be one label an example, got {len(values)} {words} and {len(label)} labels. "
+            f"Check that the labels belong to these {words}."
         )
-    if image.size == 0:
-        raise ValueError(f"{where}: must not be empty, got images {image.shape}. Give at least one example.")
+    if values.size == 0:
+        raise ValueError(f"{where}: must not be empty, got {words} {values.shape}. Give at least one example.")
     check_labels(where, label, classes)
 
 
@@ -107,5 +113,5 @@ def check_labels(where: str, label: np.ndarray, classes: int) -> None:
     if wrong.size:
         raise ValueError(
             f"{where}: labels must be 0 to {classes - 1}, got {label[wrong[0]]} at example {wrong[0]}. "
-            "Check that the labels belong to these images."
+            "Check that the labels belong to these examples."
         )

@@ -8,7 +8,7 @@ import logging
 import os
 import types
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,39 @@ def check_reachable(name: str) -> None:
         Unavailable: it does not answer.
         ImportError: TFDS, or what it needs, is not installed.
     """
-    url = _tfds().builder_cls(name).URL
-    if not network.answers(urllib.parse.urljoin(url, "train-labels-idx1-ubyte.gz"), timeout=3.0):
-        raise Unavailable(
-            f"{name}: TFDS has prepared no copy and {urllib.parse.urlsplit(url).netloc} is not reachable."
-        )
+    _check_answers(name, urllib.parse.urljoin(_tfds().builder_cls(name).URL, "train-labels-idx1-ubyte.gz"))
+
+
+def archive(name: str, data_dir: str | os.PathLike[str] | None = None, *, log: Callable[[str], object]) -> Path:
+    """Return the file from which TFDS makes a data set, downloaded where it is not there, with TFDS's checksum.
+
+    For data sets whose preparation needs TensorFlow, but whose archive is read without it.
+
+    Args:
+        name: name of the data set in TFDS, made from one file.
+        data_dir: as for `is_prepared`.
+        log: called with a line before a download.
+
+    Raises:
+        Unavailable: it is not there and its host does not answer within 3 seconds, or it cannot be downloaded.
+        ImportError: TFDS, or what it needs, is not installed.
+    """
+    tfds = _tfds()
+    infos = tfds.builder_cls(name).url_infos
+    (url,) = infos
+    downloads = root(data_dir) / "downloads"
+    if not any(downloads.glob(f"*{Path(url).name.removesuffix('.tar.gz')}*.tar.gz")):
+        _check_answers(name, url)
+        log(f"{name}: TFDS downloads it to {downloads}.")
+    try:
+        with _quiet():
+            manager = tfds.download.DownloadManager(
+                download_dir=downloads, url_infos=infos, dataset_name=name, force_checksums_validation=True
+            )
+            return Path(manager.download(url))
+    except (OSError, *_download_errors()) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise Unavailable(f"{name}: TFDS could not download it: {lines[0]}.") from error
 
 
 def prepare(name: str, data_dir: str | os.PathLike[str] | None = None) -> None:
@@ -128,6 +156,13 @@ def root(data_dir: str | os.PathLike[str] | None = None) -> Path:
         The folder, which need not exist.
     """
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def _check_answers(name: str, url: str) -> None:
+    if not network.answers(url, timeout=3.0):
+        raise Unavailable(
+            f"{name}: TFDS has prepared no copy and {urllib.parse.urlsplit(url).netloc} is not reachable."
+        )
 
 
 def _prepared(name: str, root: Path) -> Path | None:

@@ -12,6 +12,8 @@ coverage   which input cells the windows cover, drop and pad
 matrix     a convolution as the sparse, weight-tied matrix that it is
 oriented   hand-made oriented filters, lines and gratings, and which filter answers to what
 tuning     the same, drawn
+slices     slices of a volume, with what is labelled in it
+spectra    what the filters of a net for sounds answer to
 tiling     overlapping receptive fields that tile a picture, layer by layer
 trace      the layers of a model, in the order in which they run
 summary    a table of them: sizes, parameters, work, memory, receptive fields
@@ -37,8 +39,10 @@ from cnnjax.explain.receptive_field import (
     receptive_window,
 )
 from cnnjax.explain.sizes import size_formula
+from cnnjax.explain.slices import plot_slices
 from cnnjax.explain.sliding import animate_conv1d, animate_conv2d, animate_conv3d, animate_pool2d
 from cnnjax.explain.summary import Row, Summary, summary
+from cnnjax.explain.spectra import plot_spectra
 from cnnjax.explain.tiling import plot_tiling
 from cnnjax.explain.trace import Layer, Trace, trace
 from cnnjax.explain.tuning import plot_tuning
@@ -63,6 +67,8 @@ __all__ = [
     "line_image",
     "grating_image",
     "orientation_tuning",
+    "plot_slices",
+    "plot_spectra",
     "plot_tuning",
     "plot_tiling",
     "trace",

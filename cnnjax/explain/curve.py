@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_curve(rows: Sequence[Mapping[str, Any]]) -> "Figure":
+def plot_curve(rows: Sequence[Mapping[str, Any]], *, metric: str = "accuracy") -> "Figure":
     """Draw loss and accuracy over the steps of a run, in training and on the test set.
 
     Args:
         rows: one mapping a point, each with "step" and any of "loss", "accuracy" (training), "test_loss",
             "test_accuracy".
+        metric: what to draw instead of the accuracy, such as "dice"; 1 is perfect.
 
     Returns:
         A matplotlib Figure: losses left on a logarithmic axis, error rates (1 - accuracy) right, so that 99 % and
@@ -35,10 +36,13 @@ def plot_curve(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     if not rows:
         raise ValueError("plot_curve: there must be a point to draw, got none. Train for a step first.")
     figure, (left, right) = style.axes(1, 2, size=(9, 3.2))
-    for ax, metric, label in ((left, "loss", "loss"), (right, "accuracy", "error rate")):
-        for name, colour, legend in ((metric, style.BLUE, "training"), (f"test_{metric}", style.ORANGE, "test")):
+    for ax, quantity, label in (
+        (left, "loss", "loss"),
+        (right, metric, "error rate" if metric == "accuracy" else f"1 - {metric}"),
+    ):
+        for name, colour, legend in ((quantity, style.BLUE, "training"), (f"test_{quantity}", style.ORANGE, "test")):
             points = [(row["step"], row[name]) for row in rows if name in row]
-            values = [value if metric == "loss" else 1 - value for _, value in points]
+            values = [value if quantity == "loss" else 1 - value for _, value in points]
             marker = "o" if legend == "test" else ""
             ax.plot([step for step, _ in points], values, color=colour, marker=marker, label=legend, linewidth=1.5)
         ax.set_yscale("log")

@@ -24,7 +24,7 @@ def test_what_keeps_the_contract_is_returned():
         (examples(image=np.zeros((3, 4, 5), np.uint8)), r"images must be uint8 \(N, H, W, C\), got uint8 \(3, 4, 5\)"),
         (examples(label=np.arange(3)), r"labels must be int32 \(N,\), got int64 \(3,\).*astype\(np.int32\)"),
         (examples(label=np.zeros((3, 3), np.int32)), r"labels must be int32 \(N,\), got int32 \(3, 3\).*one-hot"),
-        (examples(label=np.zeros(2, np.int32)), "one label an image, got 3 images and 2 labels"),
+        (examples(label=np.zeros(2, np.int32)), "one label an example, got 3 images and 2 labels"),
         (examples(0), r"must not be empty, got images \(0, 4, 5, 1\)"),
         (examples(label=np.array([0, 3, 1], np.int32)), "labels must be 0 to 2, got 3 at example 1"),
         (examples(label=np.array([0, 2, -1], np.int32)), "labels must be 0 to 2, got -1 at example 2"),

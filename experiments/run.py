@@ -1,0 +1,202 @@
+"""A run of an experiment: the options that all experiments share, its epochs, and what it leaves behind."""
+
+import bisect
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+import cnnjax
+from cnnjax import train
+from experiments import workdir
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every experiment takes; it adds its own and sets its defaults."""
+
+    epochs: int | None = None
+    """Passes over the training data; by default as many as the experiment needs."""
+    steps: int | None = None
+    """Stop after so many steps: a short run to see that everything works."""
+    batch_size: int = 128
+    """Examples a step, over all devices."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule."""
+    seed: int = 0
+    """Of initial parameters, order, augmentation and dropout."""
+    workdir: Path | None = None
+    """Folder of the run; by default a new runs/EXPERIMENT/NUMBER."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """One device, or all."""
+    accelerate: bool = True
+    """On CPU, compute convolution and pooling as cnnjax.accelerate does."""
+    resume: bool = False
+    """Go on with the run in the workdir."""
+    overwrite: bool = False
+    """Replace the run in the workdir."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that may begin or go on.
+
+    Args:
+        path: its folder.
+        settings: what it may not change on its way, as the checkpoints hold it.
+        ends: the steps at which its epochs end.
+        started: when it would have begun, had it never been stopped; as time.perf_counter.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    ends: tuple[int, ...]
+    started: float
+
+    def epochs_done(self, step: int) -> int:
+        """How many epochs have ended at a step."""
+        return bisect.bisect_right(self.ends, step)
+
+    def seconds(self) -> float:
+        """How long it has run, without the pauses between being stopped and resumed."""
+        return round(time.perf_counter() - self.started, 2)
+
+    def advice(self) -> str:
+        """What to tell whoever interrupts it."""
+        return f"Finished epochs are kept: go on with --workdir {self.path} --resume."
+
+
+def check(options: Options) -> None:
+    """Refuse options that no experiment can run with, and a workdir whose contents would be lost; write nothing."""
+    for name, value in (("epochs", options.epochs), ("steps", options.steps), ("batch-size", options.batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}.")
+    if options.parallel == "pmap" and options.batch_size % jax.device_count():
+        raise ValueError(
+            f"--batch-size must divide over the devices, got {options.batch_size} for {jax.device_count()}."
+            f" Use a multiple of {jax.device_count()}."
+        )
+    if not (options.learning_rate > 0 and math.isfinite(options.learning_rate)):
+        raise ValueError(f"--learning-rate must be a positive number, got {options.learning_rate}.")
+    workdir.check(options.workdir, resume=options.resume, overwrite=options.overwrite)
+
+
+def ends(options: Options, *, examples: int, epochs: int) -> tuple[int, ...]:
+    """The steps at which the epochs end; `epochs` is the experiment's own number. The stream runs on across them."""
+    all_ends = [math.ceil(n * examples / options.batch_size) for n in range(1, (options.epochs or epochs) + 1)]
+    if options.steps is None:
+        return tuple(all_ends)
+    return (*(end for end in all_ends if end < options.steps), options.steps)
+
+
+def begin(
+    options: Options,
+    experiment: str,
+    state: train.TrainState,
+    settings: Mapping[str, Any],
+    ends: tuple[int, ...],
+    started: float,
+) -> tuple[Run | None, train.TrainState]:
+    """Make the folder of a run, or read the state of the one to resume; no run where that has finished already."""
+    if not (options.resume and options.workdir):
+        path = options.workdir or workdir.fresh(experiment)
+        workdir.clear(path)
+        return Run(path, settings, ends, started), state
+    meta = train.checkpoint.read_meta(options.workdir / workdir.CHECKPOINTS)
+    if meta is not None:
+        _check_settings(options.workdir, meta, settings, len(ends))
+        state, _ = train.checkpoint.restore(options.workdir / workdir.CHECKPOINTS, state)
+        started -= meta["seconds"]
+    run = Run(options.workdir, settings, ends, started)
+    if (run.path / workdir.RESULT).exists() and int(state.step) >= ends[-1]:
+        print(
+            f"{run.path} has finished its {len(ends)} epochs already. Train it further with --resume --epochs MORE."
+        )
+        return None, state
+    workdir.keep_rows(run.path, up_to=int(state.step))
+    return run, state
+
+
+def _check_settings(path: Path, meta: Mapping[str, Any], settings: Mapping[str, Any], epochs: int) -> None:
+    for name, value in settings.items():
+        if meta.get(name) != value:
+            raise ValueError(
+                f"--resume goes on with the same settings: the run in {path} has {name} {meta.get(name)!r},"
+                f" got {value!r}. Give the run's own, or start a new one with another --workdir."
+            )
+    if meta["epochs_done"] > epochs:
+        raise ValueError(
+            f"--epochs must not be fewer than the run has finished: {path} has {meta['epochs_done']},"
+            f" got {epochs}. Give more, or start a new run with another --workdir."
+        )
+
+
+def train_epochs(
+    run: Run,
+    state: train.TrainState,
+    step: Callable[..., Any],
+    batches: Callable[[int], train.Batch],
+    evaluate: Callable[[train.TrainState], dict[str, float]],
+    *,
+    seed: int,
+    unit: str,
+) -> train.TrainState:
+    """Train epoch by epoch; after each, test, write the metrics and then the checkpoint."""
+    for epoch in range(run.epochs_done(int(state.step)) + 1, len(run.ends) + 1):
+        title = f"epoch {epoch}/{len(run.ends)}"
+        steps = run.ends[epoch - 1] - int(state.step)
+        state, history = train.fit(step, state, batches, jax.random.key(seed), steps=steps, progress=title, unit=unit)
+        test = {name: value for name, value in evaluate(state).items() if name != "count"}
+        seconds = run.seconds()
+        print(f"{title}: test {', '.join(f'{name} {value:.4f}' for name, value in test.items())}, {seconds:.1f} s")
+        workdir.add_rows(run.path, _rows(epoch, int(state.step), history, test, seconds))
+        meta = {**run.settings, "epochs_done": epoch, "seconds": seconds}
+        train.checkpoint.save(run.path / workdir.CHECKPOINTS, state, meta)
+    return state
+
+
+def _rows(
+    epoch: int, step: int, history: Mapping[str, np.ndarray], test: Mapping[str, float], seconds: float
+) -> list[dict[str, Any]]:
+    """Twenty points of training metrics an epoch, each a mean, and the test metrics at its end."""
+    steps = len(history["loss"])
+    blocks = np.array_split(np.arange(steps), min(20, steps))
+    rows: list[dict[str, Any]] = [
+        {"epoch": epoch, "step": step - steps + int(block[-1]) + 1}
+        | {name: float(values[block].mean()) for name, values in history.items()}
+        for block in blocks
+    ]
+    rows[-1] |= {f"test_{name}": value for name, value in test.items()} | {"seconds": seconds}
+    return rows
+
+
+def finish(run: Run, options: Options, state: train.TrainState, found: Mapping[str, Any]) -> float:
+    """Write result.json: what was found, and how; return the seconds that the run took."""
+    seconds = round(run.seconds(), 1)
+    libraries = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    result = {
+        **found,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "epochs": len(run.ends),
+        "steps": int(state.step),
+        "seconds": seconds,
+        "devices": [str(device) for device in jax.devices()],
+        "parallel": options.parallel,
+        "accelerated": options.accelerate,
+        **run.settings,
+        "versions": {"python": platform.python_version(), "cnnjax": cnnjax.__version__, **libraries},
+    }
+    workdir.write_result(run.path, result)
+    return seconds
+
+
+def wrapper(options: Options) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The wrapper of `train.parallel` that --parallel names."""
+    return train.parallel.pmap if options.parallel == "pmap" else train.parallel.jit
