@@ -153,9 +153,7 @@ def _report(config: Config, volumes: data.Volumes, graphdef: Any, state: train.T
     order = np.argsort(table.mean(1))
     for name, place in (("worst", order[0]), ("median", order[len(order) // 2]), ("best", order[-1])):
         volume = volumes.test[place]
-        figure = explain.plot_slices(
-            volume.image, volume.label, predictions[place], class_names=volumes.class_names
-        )
+        figure = explain.plot_slices(volume.image, volume.label, predictions[place], class_names=volumes.class_names)
         figure.suptitle(f"{volume.name}: Dice {table[place].mean():.3f}, the {name} of {len(table)}")
         figure.savefig(begun.path / f"{name}.png")
     explain.plot_curve(workdir.read_rows(begun.path), metric="dice").savefig(begun.path / "learning_curve.png")

@@ -116,9 +116,7 @@ def begin(
         started -= meta["seconds"]
     run = Run(options.workdir, settings, ends, started)
     if (run.path / workdir.RESULT).exists() and int(state.step) >= ends[-1]:
-        print(
-            f"{run.path} has finished its {len(ends)} epochs already. Train it further with --resume --epochs MORE."
-        )
+        print(f"{run.path} has finished its {len(ends)} epochs already. Train it further with --resume --epochs MORE.")
         return None, state
     workdir.keep_rows(run.path, up_to=int(state.step))
     return run, state

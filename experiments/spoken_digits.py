@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
@@ -121,8 +120,8 @@ def _report(config: Config, dataset: data.Dataset, graphdef: Any, state: train.T
     explain.plot_curve(workdir.read_rows(begun.path)).savefig(begun.path / "learning_curve.png")
     counts = explain.confusion_matrix(labels, predictions, num_classes=len(dataset.class_names))
     explain.plot_confusion(counts, class_names=dataset.class_names).savefig(begun.path / "confusion.png")
-    kernel = np.asarray(train.merge(graphdef, state).stem.kernel[...])
-    explain.plot_spectra(kernel, rate=RATE).savefig(begun.path / "filters.png")
+    model: Any = train.merge(graphdef, state)
+    explain.plot_spectra(model.stem.kernel[...], rate=RATE).savefig(begun.path / "filters.png")
     found = {
         "test_accuracy": correct / total,
         "test_correct": correct,

@@ -45,11 +45,11 @@ THIRD_PARTY = {
     "nn": {"flax.nnx"},
     "models": {"flax.nnx"},
     "train": {"flax.nnx", "optax", "chex", "orbax", "tqdm"},
-    "data": {"PIL", "tensorflow_datasets", "grain", "mlxtend", "dm_pix"},
+    "data": {"PIL", "tensorflow_datasets", "grain", "mlxtend", "dm_pix", "nibabel"},
     # Pillow writes the GIFs; matplotlib itself brings it.
     "explain": {"flax.nnx", "matplotlib", "pandas", "PIL"},
 }
-LAZY = {"matplotlib", "pandas", "tensorflow_datasets", "PIL", "grain", "mlxtend", "dm_pix", "tensorflow"}
+LAZY = {"matplotlib", "nibabel", "pandas", "tensorflow_datasets", "PIL", "grain", "mlxtend", "dm_pix", "tensorflow"}
 BY_NAME = {"importlib.import_module", "import_module", "__import__"}
 
 

@@ -1,6 +1,7 @@
 """CIFAR-10 from its binary batches or from JPEGs, and digits in its form where there is no CIFAR-10."""
 
 import io
+import itertools
 import os
 import tarfile
 from pathlib import Path
@@ -35,8 +36,8 @@ def read(folder: str | os.PathLike[str]) -> tuple[Examples, Examples, str]:
     Example:
         >>> read("no/such/folder")
         Traceback (most recent call last):
-        FileNotFoundError: cifar10: 'no/such/folder' must hold data_batch_1.bin to data_batch_5.bin and test_batch.bin, \
-or cifar10_jpeg_train.npz and cifar10_jpeg_test.npz. Unpack cifar-10-binary.tar.gz there.
+        FileNotFoundError: cifar10: 'no/such/folder' must hold data_batch_1.bin to data_batch_5.bin and \
+test_batch.bin, or cifar10_jpeg_train.npz and cifar10_jpeg_test.npz. Unpack cifar-10-binary.tar.gz there.
     """
     folder = Path(folder)
     nested = folder / "cifar-10-batches-bin"
@@ -86,7 +87,9 @@ def records(name: str, content: bytes) -> Examples:
         array([0, 1, 2], dtype=uint8)
     """
     if not content or len(content) % _RECORD:
-        raise ValueError(f"cifar10: {name} must hold records of {_RECORD} bytes, got {len(content)} bytes. Get it again.")
+        raise ValueError(
+            f"cifar10: {name} must hold records of {_RECORD} bytes, got {len(content)} bytes. Get it again."
+        )
     rows = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
     label = rows[:, 0].astype(np.int32)
     check_labels(f"cifar10: {name}", label, len(CLASS_NAMES))
@@ -110,7 +113,7 @@ def _read_jpegs(path: Path) -> Examples:
     with np.load(path) as file:
         blob, offsets, labels = file["blob"].tobytes(), file["offsets"], file["labels"].astype(np.int32)
     images = np.empty((len(labels), 32, 32, 3), np.uint8)
-    for number, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for number, (begin, end) in enumerate(itertools.pairwise(offsets)):
         images[number] = np.asarray(Image.open(io.BytesIO(blob[begin:end])).convert("RGB"))
     return {"image": images, "label": labels}
 

@@ -66,8 +66,8 @@ a class.
     pictures, broken = _read_all([file for files in classes.values() for file in files], size)
     if broken and not skip_broken:
         raise ValueError(
-            f"read_folder: {len(broken)} of the files are no pictures. {' '.join(broken)} Remove them, or leave them out"
-            " with --skip-broken."
+            f"read_folder: {len(broken)} of the files are no pictures. {' '.join(broken)} Remove them, or leave"
+            " them out with --skip-broken."
         )
     for line in broken:
         log(f"left out: {line}")

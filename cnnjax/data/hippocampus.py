@@ -113,7 +113,9 @@ hippocampus3d.npz. Unpack Task04_Hippocampus.tar there.
             f"hippocampus: {str(folder)!r} must hold imagesTr and labelsTr with files .nii.gz, or hippocampus3d.npz."
             " Unpack Task04_Hippocampus.tar there."
         )
-    return _split("hippocampus from NIfTI files", [_read_nifti(file, folder / "labelsTr" / file.name) for file in files])
+    return _split(
+        "hippocampus from NIfTI files", [_read_nifti(file, folder / "labelsTr" / file.name) for file in files]
+    )
 
 
 def stand_in(*, count: int = 250, seed: int = 0) -> Volumes:
@@ -173,7 +175,7 @@ def _read_npz(path: Path) -> list[Volume]:
 
 def _read_nifti(image: Path, label: Path) -> Volume:
     try:
-        import nibabel
+        import nibabel  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("hippocampus: nibabel is missing. Run pip install 'cnnjax[data]'.") from error
     if not label.is_file():

@@ -96,8 +96,9 @@ def _tfds_or_embedded(
         if not may_embed:
             raise type(error)(f"{error} {_give_folder(name)}.") from error
         dataset = _embedded(name)
+        published = sum(map(sum, _COUNTS[name].values()))
         log(
-            f"{error} Using {'the ' if name == 'mnist' else ''}{dataset.source}. For all {sum(map(sum, _COUNTS[name].values())):,}: "
+            f"{error} Using {'the ' if name == 'mnist' else ''}{dataset.source}. For all {published:,}: "
             f"--data FOLDER with {_files(name)}, or with a network --data tfds."
         )
         return dataset

@@ -89,7 +89,7 @@ def stand_in(*, count: int = 3000, seed: int = 0) -> tuple[Examples, Examples]:
     """
     random = np.random.default_rng(seed)
     label = np.arange(count, dtype=np.int32) % 10
-    audio = np.stack([_tone(random, digit) for digit in label])
+    audio = np.stack([_tone(random, digit) for digit in label.tolist()])
     tested = np.arange(count) // 10 % 10 == 9
     return _take(audio, label, ~tested), _take(audio, label, tested)
 

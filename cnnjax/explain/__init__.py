@@ -41,8 +41,8 @@ from cnnjax.explain.receptive_field import (
 from cnnjax.explain.sizes import size_formula
 from cnnjax.explain.slices import plot_slices
 from cnnjax.explain.sliding import animate_conv1d, animate_conv2d, animate_conv3d, animate_pool2d
-from cnnjax.explain.summary import Row, Summary, summary
 from cnnjax.explain.spectra import plot_spectra
+from cnnjax.explain.summary import Row, Summary, summary
 from cnnjax.explain.tiling import plot_tiling
 from cnnjax.explain.trace import Layer, Trace, trace
 from cnnjax.explain.tuning import plot_tuning

