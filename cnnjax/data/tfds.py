@@ -105,7 +105,7 @@ def archive(name: str, data_dir: str | os.PathLike[str] | None = None, *, log: C
     infos = tfds.builder_cls(name).url_infos
     (url,) = infos
     downloads = root(data_dir) / "downloads"
-    if not any(downloads.glob(f"*{Path(url).name.removesuffix('.tar.gz')}*.tar.gz")):
+    if not any((downloads / name).glob(f"*{Path(url).name.removesuffix('.tar.gz')}*.tar.gz")):
         _check_answers(name, url)
         log(f"{name}: TFDS downloads it to {downloads}.")
     try:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cnnjax.data import affine, translate
+from cnnjax.data import affine, flip, stretch, translate
 
 IMAGE = jnp.asarray(np.random.default_rng(0).integers(1, 256, (9, 7, 2)), jnp.uint8)
 
@@ -107,3 +107,50 @@ def test_affine_amounts_differ_by_key_and_stay_within_their_bounds():
 def test_bad_arguments_are_named(call, text):
     with pytest.raises(ValueError, match=text):
         call(jax.random.key(0))
+
+
+def test_flip_mirrors_half_of_the_images():
+    keys = jax.random.split(jax.random.key(0), 400)
+    got = np.asarray(jax.vmap(lambda key: flip(key, IMAGE))(keys))
+    mirrored = (got == np.asarray(IMAGE)[:, ::-1]).all((1, 2, 3))
+    assert (mirrored | (got == np.asarray(IMAGE)).all((1, 2, 3))).all()
+    assert 150 < mirrored.sum() < 250
+
+
+SERIES = jnp.asarray(np.random.default_rng(1).normal(size=(50, 2)), jnp.float32)
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+def test_stretch_shifts_by_whole_samples(monkeypatch, shift):
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, **_: jnp.ones(shape))
+    got = stretch(jax.random.key(0), SERIES, shift=shift)
+    np.testing.assert_allclose(got[shift:], SERIES[:-shift], atol=1e-5)
+    assert not np.asarray(got[:shift]).any()
+
+
+def test_stretch_plays_faster_about_the_middle(monkeypatch):
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, **_: jnp.ones(shape))
+    got = np.asarray(stretch(jax.random.key(0), SERIES, rate=0.25))
+    places = (np.arange(50) - 24.5) * 1.25 + 24.5
+    expected = np.stack([np.interp(places, np.arange(50), channel) for channel in np.asarray(SERIES).T], 1)
+    inside = (places >= 0) & (places <= 49)
+    np.testing.assert_allclose(got[inside], expected[inside], atol=1e-5)
+    # Between the last sample and the zero beyond it.
+    assert np.abs(got[(places < -1) | (places > 50)]).max() == 0
+
+
+def test_stretch_draws_both_ways_from_its_bounds():
+    ramp = jnp.arange(1000.0)[:, None]
+    keys = jax.random.split(jax.random.key(0), 300)
+    got = np.asarray(jax.jit(jax.vmap(lambda key: stretch(key, ramp, rate=0.2, shift=10)))(keys))[:, :, 0]
+    speed = got[:, 501] - got[:, 500]
+    assert 0.8 <= speed.min() < 0.82
+    assert 1.18 < speed.max() <= 1.2 + 1e-3
+    assert np.abs((got[:, 499] + got[:, 500]) / 2 - 499.5).max() <= 12
+
+
+def test_bad_series_are_told():
+    with pytest.raises(ValueError, match=r"stretch: series must be \(L, C\), got shape \(50,\).*vmap"):
+        stretch(jax.random.key(0), SERIES[:, 0])
+    with pytest.raises(ValueError, match=r"stretch: rate must be at least 0 and below 1, got 1.0"):
+        stretch(jax.random.key(0), SERIES, rate=1.0)

@@ -86,7 +86,7 @@ def test_what_is_wrong_is_told(tmp_path, batches):
     text = "must hold data_batch_1.bin to data_batch_5.bin and test_batch.bin, or cifar10_jpeg_train.npz"
     with pytest.raises(FileNotFoundError, match=text):
         cifar10.read(tmp_path)
-    with pytest.raises(ValueError, match="x.bin must hold records of 3073 bytes, got 6145 bytes. Get it again"):
+    with pytest.raises(ValueError, match=r"x.bin must hold records of 3073 bytes, got 6145 bytes. Get it again"):
         cifar10.records("x.bin", batches["test_batch.bin"][0][:-1])
     with pytest.raises(ValueError, match=re.escape("cifar10: x.bin: labels must be 0 to 9, got 10 at example 1.")):
         cifar10.records("x.bin", batch([3, 10])[0])

@@ -73,7 +73,7 @@ def test_what_is_no_data_set_is_told(tmp_path):
         read_folder(tmp_path)
     (tmp_path / "dog").mkdir()
     picture(1).save(tmp_path / "dog" / "1.png")
-    with pytest.raises(ValueError, match="a class needs two pictures or more, .* got 1 of cat"):
+    with pytest.raises(ValueError, match=r"a class needs two pictures or more, .* got 1 of cat"):
         read_folder(tmp_path)
 
 

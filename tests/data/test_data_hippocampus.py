@@ -42,7 +42,7 @@ def test_nifti_files(nifti):
 def test_what_is_wrong_in_nifti_files_is_told(nifti):
     folder, _ = nifti
     (folder / "labelsTr" / "hippocampus_003.nii.gz").unlink()
-    with pytest.raises(FileNotFoundError, match="every image needs its labels, but there is no .*hippocampus_003"):
+    with pytest.raises(FileNotFoundError, match=r"every image needs its labels, but there is no .*hippocampus_003"):
         load_hippocampus(folder)
     (folder / "labelsTr" / "hippocampus_003.nii.gz").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"labelsTr.hippocampus_003.nii.gz cannot be read"):
@@ -53,7 +53,7 @@ def test_what_does_not_belong_together_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"must hold imagesTr and labelsTr with files .nii.gz"):
         load_hippocampus(tmp_path)
     four, odd = [volume(n) for n in range(4)], volume(4)
-    with pytest.raises(ValueError, match="there must be 5 volumes or more .*, got 4"):
+    with pytest.raises(ValueError, match=r"there must be 5 volumes or more .*, got 4"):
         hippocampus._split("memory", four)
     with pytest.raises(ValueError, match=r"must be \(D, H, W\) alike, got \(5, 6, 7\) and \(5, 6, 6\) for h"):
         hippocampus._split("memory", [*four, Volume("h", odd.image, odd.label[..., 1:])])

@@ -142,7 +142,7 @@ def test_damage_in_what_is_prepared_is_not_hidden_by_the_embedded_digits(monkeyp
 
 def test_unknown_names_and_sources_are_told():
     assert NAMES == ("mnist", "fashion_mnist", "cifar10", "spoken_digits")
-    with pytest.raises(ValueError, match="load: name must be one of mnist, fashion_mnist, .*, got 'mnits'"):
+    with pytest.raises(ValueError, match=r"load: name must be one of mnist, fashion_mnist, .*, got 'mnits'"):
         load("mnits")
     with pytest.raises(ValueError, match="load: nothing of fashion_mnist is embedded"):
         load("fashion_mnist", "embedded")

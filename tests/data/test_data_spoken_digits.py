@@ -65,7 +65,9 @@ def test_the_archive(tmp_path, recordings):
 
 
 def test_what_is_wrong_is_told(tmp_path, recordings):
-    with pytest.raises(FileNotFoundError, match="must hold recordings such as 7_jackson_32.wav, those numbered 0 to 4"):
+    with pytest.raises(
+        FileNotFoundError, match=r"must hold recordings such as 7_jackson_32.wav, those numbered 0 to 4"
+    ):
         spoken_digits.read(tmp_path)
     for name, samples in recordings.items():
         (tmp_path / name).write_bytes(recording(samples))

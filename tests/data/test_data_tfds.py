@@ -228,3 +228,47 @@ def test_the_true_mnist_is_prepared_and_read(serve, tmp_path, mnist_folder):
     tfds.prepare("mnist", tmp_path / "data")
     for got, want in zip(tfds.read("mnist", tmp_path / "data"), idx.read(mnist_folder), strict=True):
         assert contents(got) == contents(want)
+
+
+@pytest.fixture
+def archive(library, monkeypatch, tmp_path):
+    """Serve one archive, which TFDS knows by its checksum as the file of spoken_digit; return its folder."""
+    from tensorflow_datasets.core import utils
+    from tensorflow_datasets.core.download import checksums
+
+    web = tmp_path / "web"
+    web.mkdir()
+    (web / "v1.0.9.tar.gz").write_bytes(b"an archive")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=web))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    digest = hashlib.sha256(b"an archive").hexdigest()
+    info = checksums.UrlInfo(size=utils.Size(10), checksum=digest, filename="sounds-1.0.9.tar.gz")
+    infos = {f"http://127.0.0.1:{server.server_port}/v1.0.9.tar.gz": info}
+    monkeypatch.setattr(library.builder_cls("spoken_digit"), "url_infos", infos)
+    yield web
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_archive_is_downloaded_once(archive, tmp_path, monkeypatch, capfd):
+    lines = []
+    path = tfds.archive("spoken_digit", tmp_path / "data", log=lines.append)
+    assert path.read_bytes() == b"an archive"
+    assert lines == [f"spoken_digit: TFDS downloads it to {tmp_path / 'data' / 'downloads'}."]
+    shutil.rmtree(archive)
+    monkeypatch.setattr(network, "answers", None)
+    assert tfds.archive("spoken_digit", tmp_path / "data", log=lines.append) == path
+    assert len(lines) == 1
+    assert capfd.readouterr().out == ""
+
+
+def test_an_archive_with_another_checksum_is_refused(archive, tmp_path):
+    (archive / "v1.0.9.tar.gz").write_bytes(b"another one")
+    with pytest.raises(Unavailable, match=r"spoken_digit: TFDS could not download it: .*wrong checksum"):
+        tfds.archive("spoken_digit", tmp_path / "data", log=lambda line: None)
+
+
+def test_an_archive_that_cannot_be_reached_is_told(library, monkeypatch, tmp_path):
+    monkeypatch.setattr(network, "answers", lambda url, *, timeout: False)
+    with pytest.raises(Unavailable, match=r"cifar10: TFDS has prepared no copy and www\.cs\.toronto\.edu is not reach"):
+        tfds.archive("cifar10", tmp_path, log=lambda line: None)

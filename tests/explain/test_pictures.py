@@ -53,6 +53,45 @@ def test_curve_draws_losses_and_error_rates():
     assert [np.asarray(line.get_xdata()).tolist() for line in right.lines] == [[10, 20], [20]]
 
 
+def test_curve_draws_another_metric():
+    _, right = explain.plot_curve([{"step": 1, "loss": 1.0, "dice": 0.8, "test_dice": 0.7}], metric="dice").axes
+    assert right.get_ylabel() == "1 - dice"
+    np.testing.assert_allclose([np.asarray(line.get_ydata())[0] for line in right.lines], [0.2, 0.3])
+
+
+def test_spectra_are_ordered_by_frequency_and_peak_where_the_filter_does():
+    hertz = [3000, 500, 1500]
+    time = np.arange(80) / 8000
+    kernel = np.stack([np.cos(2 * np.pi * f * time) for f in hertz], -1)[:, None]
+    left, right, *_ = explain.plot_spectra(kernel, rate=8000).axes
+    picture = left.images[0]
+    answers = np.asarray(picture.get_array())
+    low, high, bottom, top = picture.get_extent()
+    peaks = low + (answers.argmax(1) + 0.5) / answers.shape[1] * (high - low)
+    np.testing.assert_allclose(peaks, sorted(hertz), atol=50)
+    assert (high, bottom, top) == (4000, 2.5, -0.5)
+    # The third row's kernel is the filter of 3,000 Hz, around its place.
+    drawn = np.asarray(right.lines[2].get_ydata()) + 2
+    np.testing.assert_allclose(drawn, 0.45 * kernel[:, 0, 0] / np.abs(kernel[:, 0, 0]).max(), atol=1e-12)
+
+
+def test_slices_show_image_truth_and_prediction():
+    image = np.random.default_rng(0).uniform(size=(6, 4, 5))
+    label, prediction = np.zeros((2, 6, 4, 5), int)
+    label[2, 1, 1], label[3, 1, 1], prediction[4, 2, 3] = 1, 2, 2
+    figure = explain.plot_slices(image, label, prediction, class_names=["none", "a", "b"], count=3)
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["slice 2", "slice 3", "slice 4"]
+    assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["image", "truth", "prediction"]
+    for column, number in enumerate((2, 3, 4)):
+        for row in range(3):
+            np.testing.assert_array_equal(figure.axes[3 * row + column].images[0].get_array(), image[number])
+    overlays = [[np.argwhere(np.asarray(i.get_alpha()) > 0).tolist() for i in ax.images[1:]] for ax in figure.axes[3:]]
+    assert overlays == [[[[1, 1]]], [[[1, 1]]], [], [], [], [[[2, 3]]]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    across = explain.plot_slices(image, label, prediction, class_names=["none", "a", "b"], count=9, axis=2)
+    assert [ax.get_title() for ax in across.axes[:3]] == ["slice 1", "slice 2", "slice 3"]
+
+
 def test_confusion_matrix_counts_by_hand():
     counts = explain.confusion_matrix([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 2], num_classes=3)
     np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [1, 0, 2]])
@@ -77,6 +116,18 @@ def test_confusion_matrix_counts_by_hand():
             lambda: explain.plot_filters(np.zeros((3, 3, 1, 2)), channel=1),
             r"plot_filters: kernel must be .* with channel 1",
         ),
+        (
+            lambda: explain.plot_spectra(np.zeros((80, 1, 4)), rate=8000, channel=1),
+            r"plot_spectra: kernel must be \(K, C_in, C_out\) with channel 1, got \(80, 1, 4\)",
+        ),
+        (
+            lambda: explain.plot_slices(np.zeros((2, 2, 2)), np.zeros((2, 2)), np.zeros((2, 2, 2)), class_names="ab"),
+            r"plot_slices: image, label and prediction must be \(D, H, W\) alike, got \(2, 2, 2\), \(2, 2\) and",
+        ),
+        (
+            lambda: explain.plot_slices(*np.zeros((3, 2, 2, 2)), class_names="abcde"),
+            r"plot_slices: there are colours for 3 classes, got 4",
+        ),
         (lambda: explain.plot_curve([]), r"plot_curve: there must be a point to draw, got none"),
         (lambda: explain.confusion_matrix([0, 1], [0], num_classes=2), r"labels and predictions must be \(N,\)"),
         (lambda: explain.confusion_matrix([0, 3], [0, 1], num_classes=2), r"labels must be in \[0, 2\), got 0 to 3"),
@@ -96,6 +147,8 @@ def test_every_figure_can_be_written(tmp_path):
             explain.plot_filters(np.ones((3, 3, 1, 9))),
             explain.plot_curve([{"step": 1, "loss": 1.0}]),
             explain.plot_confusion(np.eye(3, dtype=int), class_names="abc"),
+            explain.plot_spectra(np.zeros((8, 1, 1)), rate=100),
+            explain.plot_slices(*np.zeros((3, 4, 4, 4)), class_names="abcd"),
         ]
     ):
         figure.savefig(tmp_path / f"{number}.png")

@@ -38,6 +38,11 @@ PUBLISHED = {
         + 2 * (6 * 48 + 8 * 96 + 12 * 192 + 6 * 384)
         + 3_850,
     ),
+    # The bias of the whitened patches, six kernels without biases, a bias a batch-norm, the last layer without one.
+    "speednet": (
+        functools.partial(models.SpeedNet, whitening=np.zeros((2, 2, 3, 24), np.float32)), (32, 32, 3),
+        24 + 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256) + 2 * (64 + 256 + 256) + 256 * 10,
+    ),
     # 70,000 in table 1 of the paper. 16 convolutions, the first of 7 * 1 * 25 and the rest of 7 * 25 * 25, each with 25
     # lengths and 25 biases; the projection of the first block, 25 + 25; 25 * 10 + 10.
     "tcn": (models.TCN, (784, 1), 175 + 15 * 4_375 + 16 * 50 + 50 + 260),
@@ -56,6 +61,7 @@ PUBLISHED = {
 }  # fmt: skip
 
 SERIES, VOLUMES = (1100, 2), (6, 5, 7, 2)
+WHITENING = np.random.default_rng(3).normal(size=(2, 2, 3, 24)).astype(np.float32)
 SMALL = {
     "vgg": (models.VGG, (9, 10, 3), {"convs": (1, 2), "widths": (4, 6), "shape": (9, 10, 3), "hidden": (8,)}),
     "vgg with batch-norm": (
@@ -66,6 +72,7 @@ SMALL = {
     "resnet with bottlenecks": (models.ResNet, (33, 30, 3), {"blocks": (1, 1), "widths": (3, 4), "bottleneck": True}),
     "mobilenet": (models.MobileNetV2, (17, 18, 3), {"stages": ((1, 8, 1, 1), (2, 8, 1, 1)), "width": 0.5}),
     "convnext": (models.ConvNeXt, (17, 18, 3), {"depths": (1, 1), "widths": (6, 8)}),
+    "speednet": (models.SpeedNet, (32, 32, 3), {"whitening": WHITENING, "widths": (28, 32, 8)}),
     "resnet1d": (models.ResNet1d, SERIES, {"blocks": (1, 1), "width": 4}),
     "tcn": (models.TCN, (30, 2), {"widths": (4, 4), "kernel_size": 3}),
     "unet2d": (models.UNet, (9, 6, 2), {"rank": 2, "widths": (4, 6)}),
@@ -77,7 +84,7 @@ needs_eight = pytest.mark.skipif(jax.local_device_count() < 8, reason="needs 8 (
 
 def small(name, **options) -> Any:
     make, shape, arguments = SMALL[name]
-    channels = {} if make is models.VGG else {"channels": shape[-1]}
+    channels = {} if make in (models.VGG, models.SpeedNet) else {"channels": shape[-1]}
     return make(**arguments, **channels, num_classes=3, **options, rngs=nnx.Rngs(0))
 
 
@@ -134,6 +141,8 @@ def drawn(name, param_dtype, **options):
         nnx.update(
             model, nnx.from_flat_state({path: statistic.replace(jnp.asarray(start(statistic.shape, param_dtype)))})
         )
+    if isinstance(model, models.SpeedNet):
+        nnx.update(model, nnx.State({"whitening": model.whitening.replace(jnp.asarray(WHITENING, param_dtype))}))
     return model
 
 

@@ -1,0 +1,321 @@
+"""The experiments besides MNIST: a few steps on a little real data, what they leave behind, and how they end."""
+
+import json
+import re
+import sys
+import wave
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import cnnjax
+from cnnjax import data, explain, models, train
+from experiments import cifar10, hippocampus, images, predict, spoken_digits, workdir
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(monkeypatch, module, *arguments):
+    """Run a command in this process; 0 or its exit status."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    try:
+        module.main()
+    except SystemExit as end:
+        return end.code
+    finally:
+        cnnjax.accelerate(False)
+    return 0
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """Forty recordings to train on and twenty to test with; where there are none, telephone tones."""
+    folder = tmp_path_factory.mktemp("recordings")
+    dataset = data.load("spoken_digits", SHARED if (SHARED / "fsdd.npz").is_file() else "embedded")
+    for examples, count, first in ((dataset.train, 4, 5), (dataset.test, 2, 0)):
+        for digit in range(10):
+            for number, audio in enumerate(examples["audio"][examples["label"] == digit][:count]):
+                with wave.open(str(folder / f"{digit}_theo_{first + number}.wav"), "wb") as file:
+                    file.setparams((1, 2, 8000, 0, "NONE", ""))
+                    file.writeframes(audio.astype("<i2").tobytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def volumes(tmp_path_factory):
+    """Ten volumes: MRI, or where there is none those made of digits."""
+    folder = tmp_path_factory.mktemp("volumes")
+    source = SHARED if (SHARED / "hippocampus3d.npz").is_file() else "embedded"
+    some = data.load_hippocampus(source).train[:10]
+    np.savez(
+        folder / "hippocampus3d.npz",
+        image_flat=np.concatenate([one.image.ravel() for one in some]),
+        label_flat=np.concatenate([one.label.ravel() for one in some]),
+        shapes=np.array([one.label.shape for one in some], np.int16),
+        names=np.array([one.name for one in some]),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def batches(tmp_path_factory):
+    """CIFAR-10's six files with twenty pictures each; where there are none, of digits."""
+    folder = tmp_path_factory.mktemp("batches")
+    source = SHARED / "cifar10_jpeg_test.npz"
+    some = data.cifar10._read_jpegs(source) if source.is_file() else data.cifar10.stand_in()[0]
+    order = np.argsort(np.arange(len(some["label"])) % 1000, kind="stable")  # those of JPEGs are sorted by class
+    for number, name in enumerate([*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]):
+        places = order[20 * number : 20 * number + 20]
+        planes = some["image"][places].transpose(0, 3, 1, 2).reshape(20, -1)
+        rows = np.concatenate([some["label"][places, None].astype(np.uint8), planes], 1)
+        (folder / name).write_bytes(rows.tobytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder of ten digits a class."""
+    folder = tmp_path_factory.mktemp("pictures") / "digits"
+    data.write_digits(folder, each=10)
+    return folder
+
+
+EXPERIMENTS = {
+    "spoken_digits": (
+        spoken_digits, "recordings", ["--width", 4, "--batch-size", 16],
+        {"train_examples": 40, "test_total": 20}, {"learning_curve.png", "confusion.png", "filters.png"},
+    ),
+    "hippocampus": (
+        hippocampus, "volumes", ["--widths", 4, 8, "--box", 8, 16, 8, "--batch-size", 8],
+        {"train_examples": 8, "test_volumes": 2}, {"learning_curve.png", "worst.png", "median.png", "best.png"},
+    ),
+    "images": (
+        images, "pictures", ["--size", 32, "--batch-size", 16, "--no-flip"],
+        {}, {"learning_curve.png", "confusion.png", "hardest.png"},
+    ),
+    "cifar10": (
+        cifar10, "batches", ["--batch-size", 40],
+        {"train_examples": 100, "test_total": 20}, {"learning_curve.png", "filters.png"},
+    ),
+}  # fmt: skip
+every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
+
+
+@pytest.fixture
+def command(name, request):
+    """The module and the arguments of a short run of an experiment."""
+    module, source, arguments, _, _ = EXPERIMENTS[name]
+    return module, ["--data", request.getfixturevalue(source), *arguments]
+
+
+@every_experiment
+def test_a_few_steps_leave_everything_behind(name, command, monkeypatch, capsys):
+    module, arguments = command
+    assert run(monkeypatch, module, *arguments, "--steps", 3) == 0
+    shown = capsys.readouterr()
+    path = Path(f"runs/{name}/1")
+    result = json.loads((path / "result.json").read_text())
+    _, _, _, expected, drawn = EXPERIMENTS[name]
+    assert {key: result[key] for key in expected} == expected
+    assert (result["steps"], result["seed"], result["accelerated"]) == (3, 0, True)
+    assert {file.name for file in path.glob("*.png")} == drawn
+    rows = workdir.read_rows(path)
+    assert rows[-1]["step"] == 3
+    assert np.isfinite([row["loss"] for row in rows]).all()
+    assert np.isfinite(rows[-1]["test_loss"])
+    assert "epoch 1/" in shown.err
+    score = result["test_dice"] if name == "hippocampus" else result["test_accuracy"]
+    assert 0 <= score <= 1
+    assert f"{score:.4f}" in shown.out.splitlines()[-1]
+
+
+@every_experiment
+def test_bad_options_end_in_one_line(name, command, monkeypatch, capsys):
+    module, _ = command
+    cases = {
+        "--steps 0": "--steps must be at least 1, got 0.",
+        "--learning-rate nan": "--learning-rate must be a positive number, got nan.",
+        "--data nowhere": "nowhere",
+        "--resume": "--resume and --overwrite need the run that they are about.",
+    }
+    for options, message in cases.items():
+        assert run(monkeypatch, module, *options.split()) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"experiments.{name}: ")
+        assert message in said
+        assert said.count("\n") == 1
+    assert not list(Path().iterdir())
+
+
+def interrupted(monkeypatch, after):
+    """Let train.fit be interrupted when it is called after so many epochs."""
+    fit, calls = train.fit, []
+
+    def once_more(*arguments, **options):
+        calls.append(1)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(train, "fit", once_more)
+    return lambda: monkeypatch.setattr(train, "fit", fit)
+
+
+@pytest.mark.parametrize(
+    "name", ["spoken_digits", *(pytest.param(n, marks=pytest.mark.slow) for n in EXPERIMENTS if n != "spoken_digits")]
+)
+def test_an_interrupted_run_resumes_to_the_same_bits(name, command, monkeypatch, capsys):
+    module, arguments = command
+    assert run(monkeypatch, module, *arguments, "--epochs", 2, "--workdir", "whole") == 0
+    restore = interrupted(monkeypatch, after=1)
+    assert run(monkeypatch, module, *arguments, "--epochs", 2, "--workdir", "broken") == 130
+    assert "go on with --workdir broken --resume." in capsys.readouterr().err
+    restore()
+    assert run(monkeypatch, module, *arguments, "--epochs", 2, "--workdir", "broken", "--resume") == 0
+    whole, resumed = (json.loads(Path(folder, "result.json").read_text()) for folder in ("whole", "broken"))
+    assert {**whole, "seconds": 0} == {**resumed, "seconds": 0}
+    for one, other in zip(workdir.read_rows(Path("whole")), workdir.read_rows(Path("broken")), strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_steps_cut_an_epoch_short(recordings, monkeypatch):
+    arguments = ["--data", recordings, "--width", 2, "--batch-size", 16, "--workdir", "run"]
+    assert run(monkeypatch, spoken_digits, *arguments, "--steps", 4) == 0
+    rows = [row for row in workdir.read_rows(Path("run")) if "test_loss" in row]
+    # 40 recordings are two and a half batches.
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 3), (2, 4)]
+
+
+def test_a_net_for_your_own_pictures_says_what_it_sees(pictures, monkeypatch, capsys):
+    arguments = ["--data", pictures, "--size", 32, "--batch-size", 16, "--no-flip", "--epochs", 25]
+    assert run(monkeypatch, images, *arguments) == 0
+    files = [next(iter(sorted((pictures / str(digit)).iterdir()))) for digit in range(10)]
+    capsys.readouterr()
+    assert run(monkeypatch, predict, "--of", "images", *files) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(re.fullmatch(r"\S+\.png: (\d)   \1 [\d.]+%  \d [\d.]+%  \d [\d.]+%", line) for line in lines)
+    assert sum(line.split(": ")[1][0] == str(digit) for digit, line in enumerate(lines)) >= 7
+
+
+def test_broken_pictures_stop_or_are_left_out(pictures, monkeypatch, capsys):
+    folder = Path("mine")
+    for digit in ("3", "8"):
+        (folder / digit).mkdir(parents=True)
+        for file in (pictures / digit).iterdir():
+            (folder / digit / file.name).write_bytes(file.read_bytes())
+    (folder / "3" / "torn.png").write_bytes(b"torn")
+    arguments = ["--data", folder, "--size", 32, "--batch-size", 8, "--steps", 1]
+    assert run(monkeypatch, images, *arguments) == 2
+    assert "torn.png" in capsys.readouterr().err
+    assert not Path("runs").exists()
+    assert run(monkeypatch, images, *arguments, "--skip-broken") == 0
+    assert "left out: mine/3/torn.png cannot be read" in capsys.readouterr().out
+
+
+def test_predicting_needs_a_run_and_pictures(monkeypatch, capsys):
+    Image.new("RGB", (20, 20)).save("some.png")
+    for arguments, message in {
+        "some.png": "there is no run in runs/images",
+        "some.png --workdir nowhere": "--workdir must hold a trained run, got nowhere.",
+    }.items():
+        assert run(monkeypatch, predict, "--of", "images", *arguments.split()) == 2
+        assert message in capsys.readouterr().err
+
+
+# What the numbers mean.
+
+
+def test_dice_by_hand():
+    truth = np.array([[0, 1, 1, 2, 0, 0]])
+    found = np.array([[0, 1, 0, 2, 2, 2]])
+    one_hot = np.eye(3)
+    # Of class 1: 2 * 1 / (1 + 2); of class 2: 2 * 1 / (3 + 1).
+    value = hippocampus.dice(jax.numpy.asarray(one_hot[found]), jax.numpy.asarray(one_hot[truth]))
+    np.testing.assert_allclose(value, [(2 / 3 + 1 / 2) / 2], atol=1e-3)
+    assert hippocampus._dice_of(found == 2, truth == 2) == 0.5
+    assert hippocampus._dice_of(found == 9, truth == 9) == 1.0
+
+
+def test_what_volumes_are_filled_up_with_counts_nowhere():
+    random = np.random.default_rng(0)
+    volume = data.Volume("v", random.integers(0, 256, (5, 9, 8), np.uint8), random.integers(0, 3, (5, 9, 8), np.uint8))
+    (batch,) = hippocampus.whole([volume])
+    assert batch["image"].shape == (1, 8, 16, 8, 1)
+    assert batch["inside"].sum() == 5 * 9 * 8
+
+    def everywhere(x):
+        return jax.nn.one_hot(jax.numpy.full(x.shape[:-1], 1), 3) * 10
+
+    class Constant:
+        def __call__(self, x, *, train=False, key=None):
+            return everywhere(x)
+
+    scores = hippocampus.metric_fn(Constant(), batch)
+    ones = (volume.label == 1).sum()
+    np.testing.assert_allclose(scores["dice"], [2 * ones / (volume.label.size + ones) / 2], atol=1e-4)
+
+
+def test_pflop_are_counted_as_published():
+    model = models.SpeedNet(whitening=np.zeros((2, 2, 3, 24), np.float32), rngs=cifar10.nnx.Rngs(0))
+    image = np.zeros((1, 32, 32, 3), np.uint8)
+    # Convolutions of 31x31, 31x31, 15x15, 15x15, 7x7, 7x7 and 3x3 pixels, and the last layer.
+    products = (
+        31**2 * 4 * 3 * 24 + 31**2 * 9 * 24 * 64 + 15**2 * 9 * 64 * 64 + 15**2 * 9 * 64 * 256
+        + 7**2 * 9 * 256 * 256 * 2 + 3**2 * 9 * 256 * 256 + 2560
+    )  # fmt: skip
+    assert explain.summary(model, cifar10.normalized(image)).multiply_adds == products
+    assert cifar10.flops(model, image) == 6 * products
+    # Eight epochs of 50,000 pictures.
+    assert cifar10.flops(model, image) * 8 * 50_000 < 0.3e15
+
+
+def test_muon_keeps_the_length_of_kernels_and_turns_them_orthogonally():
+    tx = cifar10.speed_optimiser(0.24, 100, steps=10)
+    model = models.SpeedNet(whitening=np.zeros((2, 2, 3, 24), np.float32), widths=(24, 24, 8), rngs=cifar10.nnx.Rngs(0))
+    _, state = train.create(model, tx)
+    gradient = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), state.params)
+    updates, _ = tx.update(gradient, state.opt_state, state.params)
+    kernel = state.params["blocks"][0]["conv1"]["kernel"]
+    length = np.sqrt(kernel.shape[-1])
+    turned = updates["blocks"][0]["conv1"]["kernel"] + kernel - kernel * (length / np.linalg.norm(kernel))
+    singular = np.linalg.svd(np.asarray(turned).reshape(-1, kernel.shape[-1]), compute_uv=False) / 0.24
+    assert (singular.min() > 0.3, singular.max() < 1.5) == (True, True)
+    rates = {
+        "output": updates["output"]["kernel"] / gradient["output"]["kernel"],
+        "bias": updates["bias"] / gradient["bias"],
+    }
+    # Nesterov's first step is 1.85 gradients, of a mean over 100; nothing has decayed yet but what was not zero.
+    np.testing.assert_allclose(rates["bias"], -0.053 * 100 * 1.85, rtol=1e-5)
+    np.testing.assert_allclose(np.median(rates["output"]), -0.67 * 100 * 1.85, rtol=1e-3)
+
+
+def test_pictures_are_mirrored_in_every_other_epoch():
+    config, examples = cifar10.Config(), 6
+    loss_fn = cifar10.make_loss_fn(config, examples)
+    seen = []
+
+    class Recorder:
+        def __call__(self, x, *, train=False, key=None):
+            seen.append(np.asarray(x))
+            return jax.numpy.zeros((len(x), 10))
+
+    ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, None, :, None] * 8, (6, 32, 32, 3))
+    for epoch in range(3):
+        batch = {
+            "image": ramp, "label": np.zeros(6, int), "number": np.arange(6, dtype=np.uint32),
+            "position": (np.arange(6) + 6 * epoch).astype(np.uint32),
+        }  # fmt: skip
+        loss_fn(Recorder(), batch, jax.random.key(0))
+    mirrored = np.stack([images[:, 16, 20, 0] < images[:, 16, 10, 0] for images in seen])
+    np.testing.assert_array_equal(mirrored[0], ~mirrored[1])
+    np.testing.assert_array_equal(mirrored[0], mirrored[2])
+    assert mirrored[0].any()
+    assert not mirrored[0].all()
