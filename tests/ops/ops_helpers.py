@@ -1,5 +1,6 @@
 """What the tests of the ops share: the ways to run a function, weighted gradients, PyTorch's layout."""
 
+import math
 from typing import Any
 
 import jax
@@ -44,6 +45,21 @@ def value_and_grads(function, *args):
         run = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(args))), has_aux=True))
         (_, y), grads = run(*args)
         return np.asarray(y), [np.asarray(grad) for grad in grads]
+
+
+def value_alone(function, *args):
+    """The output; float64 stays."""
+    with jax.enable_x64(True):
+        return np.asarray(jax.jit(function)(*map(jnp.asarray, args)))
+
+
+def compiler_aborts(window, output, *, stride, dilation):
+    """Whether XLA's CPU compiler may abort on the gradient of a convolution with respect to x, in plain lax as well.
+
+    Its simplifier exchanges x and kernel where the kernel has more pixels; with steps and dilation it then disagrees
+    with itself on the size of the window.
+    """
+    return math.prod(window) > math.prod(output) and max(stride) > 1 and max(dilation) > 1
 
 
 def torch_value_and_grads(function, *args):
