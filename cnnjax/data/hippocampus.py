@@ -175,7 +175,8 @@ def _read_npz(path: Path) -> list[Volume]:
 
 def _read_nifti(image: Path, label: Path) -> Volume:
     try:
-        import nibabel  # pyright: ignore[reportMissingImports]
+        import nibabel
+        from nibabel.filebasedimages import ImageFileError
     except ImportError as error:
         raise ImportError("hippocampus: nibabel is missing. Run pip install 'cnnjax[data]'.") from error
     if not label.is_file():
@@ -185,7 +186,7 @@ def _read_nifti(image: Path, label: Path) -> Volume:
         try:
             file: Any = nibabel.load(path)
             return np.asarray(file.dataobj)
-        except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        except (ImageFileError, OSError, EOFError, ValueError) as error:
             raise ValueError(f"hippocampus: {path} cannot be read: {error}. Get it again.") from error
 
     name = image.name.removesuffix(".nii.gz")

@@ -106,7 +106,7 @@ def test_the_middle_square_is_kept_and_orientation_heeded(tmp_path):
     wide[:, 30:60] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
     assert read_picture(tmp_path / "wide.png", size=10).min() > 200
-    half = Image.fromarray(np.repeat(np.uint8([[0], [255]]), 20, 0).repeat(40, 1))
+    half = Image.fromarray(np.repeat(np.array([[0], [255]], np.uint8), 20, 0).repeat(40, 1))
     exif = half.getexif()
     exif[0x0112] = 3  # upside down
     half.save(tmp_path / "turned.png", exif=exif)

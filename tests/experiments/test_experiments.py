@@ -5,6 +5,7 @@ import re
 import sys
 import wave
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 import cnnjax
 from cnnjax import data, explain, models, train
+from cnnjax.data import cifar10 as pictures
 from experiments import cifar10, hippocampus, images, predict, spoken_digits, workdir
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -70,7 +72,7 @@ def batches(tmp_path_factory):
     """CIFAR-10's six files with twenty pictures each; where there are none, of digits."""
     folder = tmp_path_factory.mktemp("batches")
     source = SHARED / "cifar10_jpeg_test.npz"
-    some = data.cifar10._read_jpegs(source) if source.is_file() else data.cifar10.stand_in()[0]
+    some = pictures._read_jpegs(source) if source.is_file() else pictures.stand_in()[0]
     order = np.argsort(np.arange(len(some["label"])) % 1000, kind="stable")  # those of JPEGs are sorted by class
     for number, name in enumerate([*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]):
         places = order[20 * number : 20 * number + 20]
@@ -281,9 +283,10 @@ def test_muon_keeps_the_length_of_kernels_and_turns_them_orthogonally():
     tx = cifar10.speed_optimiser(0.24, 100, steps=10)
     model = models.SpeedNet(whitening=np.zeros((2, 2, 3, 24), np.float32), widths=(24, 24, 8), rngs=cifar10.nnx.Rngs(0))
     _, state = train.create(model, tx)
-    gradient = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), state.params)
-    updates, _ = tx.update(gradient, state.opt_state, state.params)
-    kernel = state.params["blocks"][0]["conv1"]["kernel"]
+    params: Any = state.params
+    gradient = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+    updates: Any = tx.update(gradient, state.opt_state, params)[0]
+    kernel = params["blocks"][0]["conv1"]["kernel"]
     length = np.sqrt(kernel.shape[-1])
     turned = updates["blocks"][0]["conv1"]["kernel"] + kernel - kernel * (length / np.linalg.norm(kernel))
     singular = np.linalg.svd(np.asarray(turned).reshape(-1, kernel.shape[-1]), compute_uv=False) / 0.24
