@@ -14,7 +14,7 @@ from PIL import Image
 
 import cnnjax
 from cnnjax import data, explain, models, train
-from cnnjax.data import cifar10 as pictures
+from cnnjax.data import cifar10 as cifar10_files
 from experiments import cifar10, hippocampus, images, predict, spoken_digits, workdir
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -72,7 +72,7 @@ def batches(tmp_path_factory):
     """CIFAR-10's six files with twenty pictures each; where there are none, of digits."""
     folder = tmp_path_factory.mktemp("batches")
     source = SHARED / "cifar10_jpeg_test.npz"
-    some = pictures._read_jpegs(source) if source.is_file() else pictures.stand_in()[0]
+    some = cifar10_files._read_jpegs(source) if source.is_file() else cifar10_files.stand_in()[0]
     order = np.argsort(np.arange(len(some["label"])) % 1000, kind="stable")  # those of JPEGs are sorted by class
     for number, name in enumerate([*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]):
         places = order[20 * number : 20 * number + 20]
