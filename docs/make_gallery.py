@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from cnnjax import data, explain, models, train
-from experiments import predict
+from experiments import mnist
 
 digits = data.load("mnist", "embedded")
 image = digits.test["image"][7:8] / np.float32(255)              # (1, 28, 28, 1)
-model = train.merge(*predict.load(run))                          # a LeNet trained by python -m experiments.mnist
+model = train.merge(*mnist.load(run))                            # a LeNet trained by python -m experiments.mnist
 """
 
 # File name, what one sees, and the code that makes it.
@@ -52,7 +52,7 @@ explain.plot_activations(explain.activations(model, image)["max_pool2d"])"""),
     ("receptive_field.png", "What one unit of the third convolution could see, and what it does look at.", """\
 explain.plot_receptive_field(model, image, layer="convs.2")"""),
     ("confusion.png", "Which digit is taken for which.", """\
-answers = train.predict(*predict.load(run), digits.test["image"] / np.float32(255)).argmax(1)
+answers = train.predict(*mnist.load(run), digits.test["image"] / np.float32(255)).argmax(1)
 explain.plot_confusion(
     explain.confusion_matrix(digits.test["label"], answers, num_classes=10), class_names=digits.class_names)"""),
 ]  # fmt: skip

@@ -53,7 +53,7 @@ def optimiser(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def make_loss_fn(seed: int) -> train.LossFn:
-    """Cross-entropy of the voxels plus 1 - the soft Dice of the foreground, of boxes mirrored left to right or not."""
+    """Cross-entropy of the voxels plus the Dice loss of the foreground, of boxes mirrored left to right or not."""
 
     def loss_fn(model: Any, batch: train.Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         keys = jax.vmap(lambda position: jax.random.fold_in(jax.random.key(seed), position))(batch["position"])
@@ -61,7 +61,8 @@ def make_loss_fn(seed: int) -> train.LossFn:
         logits = train.apply(model, image, train=True, key=key)
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, label).mean((1, 2, 3))
         truth = jax.nn.one_hot(label, logits.shape[-1])
-        return losses + 1 - dice(jax.nn.softmax(logits), truth), {"dice": dice(_hard(logits), truth)}
+        losses += optax.losses.dice_loss(logits, truth, ignore_background=True)
+        return losses, {"dice": dice(_hard(logits), truth)}
 
     return loss_fn
 

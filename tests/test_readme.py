@@ -1,4 +1,4 @@
-"""The README's examples run and print what they say, and CI runs its two commands."""
+"""The examples of the pages run and print what they say, their links lead somewhere, and the commands are two."""
 
 import re
 from pathlib import Path
@@ -9,13 +9,14 @@ import cnnjax
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/applications.md", "docs/benchmarks.md")}
+EXAMPLES = [example for page in PAGES.values() for example in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["ops", "modules", "accelerate"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=["ops", "modules", "accelerate", "text"])
 def test_the_examples_print_what_they_say(example, capsys):
     try:
-        exec(compile(example, "README.md", "exec"), {})
+        exec(compile(example, "example", "exec"), {"__name__": "example"})
     finally:
         cnnjax.accelerate(False)
     promised = re.findall(r"^print\(.*\)\s+# (.*)$", example, re.MULTILINE)
@@ -38,6 +39,7 @@ def test_there_are_two_commands_that_install_and_run():
     assert [command.rsplit(" -m ", 1)[1] for command in commands] == ["experiments.mnist", "pytest"]
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGES[page]):
+        assert target.startswith("http") or (ROOT / page).parent.joinpath(target).exists(), target
