@@ -186,7 +186,7 @@ def windows(draw, most=3):
     return spatial, window, {"stride": each(1, 3), "padding": padding, "dilation": each(1, (3, 2, 2)[rank - 1])}
 
 
-def check(family, op, expected, args, window, options, dtype):
+def check(family, op, expected, args, window, options, dtype, *, roundings=1):
     """Compare values and gradients with loops, or find the error that the loops have no answer for."""
     spatial = args[0].shape[1:-1]
     spans = [(k - 1) * d + 1 for k, d in zip(window, options["dilation"], strict=True)]
@@ -205,7 +205,7 @@ def check(family, op, expected, args, window, options, dtype):
         weights = np.asarray(weights_of(y.shape).astype(y.dtype), np.float64)
         value, gradients = expected(*(np.asarray(arg, np.float64) for arg in args), weights)
         for our, their in zip((y, *grads), (value, *gradients), strict=not aborts):
-            close(f"{family}, {dtype}", our, their, PRECISION[dtype])
+            close(f"{family}, {dtype}", our, their, roundings * PRECISION[dtype])
         return
     with pytest.raises(ValueError, match=rule):
         op(*args)
