@@ -33,7 +33,7 @@ def weights_of(shape):
     return np.cos(np.arange(np.prod(shape, dtype=int))).reshape(shape)
 
 
-def value_and_grads(function, *args):
+def value_and_grads(function, *args, compiler_options=None):
     """The output, and the gradient of its weighted sum with respect to every argument; float64 stays."""
 
     def loss(*args):
@@ -42,24 +42,20 @@ def value_and_grads(function, *args):
 
     with jax.enable_x64(True):
         args = [jnp.asarray(arg) for arg in args]
-        run = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(args))), has_aux=True))
+        gradients = jax.value_and_grad(loss, argnums=tuple(range(len(args))), has_aux=True)
+        run = jax.jit(gradients, compiler_options=compiler_options)
         (_, y), grads = run(*args)
         return np.asarray(y), [np.asarray(grad) for grad in grads]
 
 
-def value_alone(function, *args):
-    """The output; float64 stays."""
-    with jax.enable_x64(True):
-        return np.asarray(jax.jit(function)(*map(jnp.asarray, args)))
+def unsimplified(window, output, *, stride):
+    """Options of the compiler for the gradients of a convolution: none, but where XLA's own may abort the process.
 
-
-def compiler_aborts(window, output, *, stride, dilation):
-    """Whether XLA's CPU compiler may abort on the gradient of a convolution with respect to x, in plain lax as well.
-
-    Its simplifier exchanges x and kernel where the kernel has more pixels; with steps and dilation it then disagrees
-    with itself on the size of the window.
+    With respect to x it does so in plain lax as well: its simplifier exchanges x and kernel where the kernel has more
+    pixels, and where there are steps it then disagrees with itself on the size of the window.
     """
-    return math.prod(window) > math.prod(output) and max(stride) > 1 and max(dilation) > 1
+    may_abort = math.prod(window) >= math.prod(output) and max(stride) > 1
+    return {"xla_disable_hlo_passes": "algsimp"} if may_abort else None
 
 
 def torch_value_and_grads(function, *args):
