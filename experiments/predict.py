@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from cnnjax import data, train
-from experiments import commandline, images, mnist, workdir
+from experiments import commandline, images, mnist, run, workdir
 
 COMMAND = "experiments.predict"
 
@@ -17,11 +16,9 @@ class Config:
     """Classify pictures: of digits, or of the classes of your own folder."""
 
     files: tuple[Path, ...]
-    """PNG or JPEG pictures; of one digit each for a run of experiments.mnist."""
-    of: Literal["mnist", "images"] = "mnist"
-    """Which experiment has trained the net."""
+    """Pictures; of one digit each for a run of experiments.mnist."""
     workdir: Path | None = None
-    """Folder of a run of that experiment; by default the newest in runs/mnist or runs/images."""
+    """Folder of a run of experiments.mnist or experiments.images; by default the newest in runs/mnist."""
 
 
 def main() -> None:
@@ -30,14 +27,15 @@ def main() -> None:
         config = commandline.parse(Config, COMMAND)
         if not config.files:
             raise ValueError("there must be a picture to classify, got none. Name PNG or JPEG files.")
-        if config.of == "mnist":
-            pictures = np.stack([data.read_digit(file) for file in config.files])
-            graphdef, state = mnist.load(config.workdir or workdir.newest("mnist"))
-            names = [str(digit) for digit in range(10)]
-        else:
-            graphdef, state, settings = images.load(config.workdir or workdir.newest("images"))
+        path = config.workdir or workdir.newest("mnist")
+        settings = run.trained(path, "mnist", "images")
+        if "class_names" in settings:
+            graphdef, state = images.load(path)
             pictures = np.stack([data.read_picture(file, size=settings["size"]) for file in config.files])
-            names = settings["class_names"]
+        else:
+            graphdef, state = mnist.load(path)
+            pictures = np.stack([data.read_digit(file) for file in config.files])
+        names = settings.get("class_names", range(10))
     probabilities = train.predict(graphdef, state, pictures.astype(np.float32) / 255)
     for file, row in zip(config.files, probabilities, strict=True):
         best = np.argsort(-row)[:3]

@@ -1,6 +1,7 @@
 """A run of an experiment: the options that all experiments share, its epochs, and what it leaves behind."""
 
 import bisect
+import dataclasses
 import math
 import platform
 import time
@@ -8,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
+import optax
 
 import cnnjax
 from cnnjax import train
@@ -44,6 +46,9 @@ class Options:
     """Replace the run in the workdir."""
 
 
+Config = TypeVar("Config", bound=Options)
+
+
 @dataclass(frozen=True)
 class Run:
     """A run that may begin or go on.
@@ -70,11 +75,15 @@ class Run:
 
     def advice(self) -> str:
         """What to tell whoever interrupts it."""
-        return f"Finished epochs are kept: go on with --workdir {self.path} --resume."
+        return f"Finished epochs are kept: go on with the same options and --workdir {self.path} --resume."
 
 
-def check(options: Options) -> None:
-    """Refuse options that no experiment can run with, and a workdir whose contents would be lost; write nothing."""
+def check(options: Config) -> Config:
+    """Refuse options that no experiment can run with, and a workdir whose contents would be lost; write nothing.
+
+    Returns:
+        The options; of a run to be resumed without --epochs, with the epochs that it was begun with.
+    """
     for name, value in (("epochs", options.epochs), ("steps", options.steps), ("batch-size", options.batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}.")
@@ -86,14 +95,19 @@ def check(options: Options) -> None:
     if not (options.learning_rate > 0 and math.isfinite(options.learning_rate)):
         raise ValueError(f"--learning-rate must be a positive number, got {options.learning_rate}.")
     workdir.check(options.workdir, resume=options.resume, overwrite=options.overwrite)
+    if options.resume and options.workdir and options.epochs is None and options.steps is None:
+        meta = train.checkpoint.read_meta(options.workdir / workdir.CHECKPOINTS) or {}
+        return dataclasses.replace(options, epochs=meta.get("epochs"))
+    return options
 
 
 def ends(options: Options, *, examples: int, epochs: int) -> tuple[int, ...]:
     """The steps at which the epochs end; `epochs` is the experiment's own number. The stream runs on across them."""
-    all_ends = [math.ceil(n * examples / options.batch_size) for n in range(1, (options.epochs or epochs) + 1)]
-    if options.steps is None:
-        return tuple(all_ends)
-    return (*(end for end in all_ends if end < options.steps), options.steps)
+    epochs = options.epochs or epochs
+    # Where a batch is larger than the data, a step is an epoch.
+    steps = [max(n, math.ceil(n * examples / options.batch_size)) for n in range(1, epochs + 1)]
+    last = min(options.steps or steps[-1], steps[-1])
+    return (*(step for step in steps if step < last), last)
 
 
 def begin(
@@ -105,14 +119,20 @@ def begin(
     started: float,
 ) -> tuple[Run | None, train.TrainState]:
     """Make the folder of a run, or read the state of the one to resume; no run where that has finished already."""
+    settings = {"experiment": experiment, **settings}
     if not (options.resume and options.workdir):
         path = options.workdir or workdir.fresh(experiment)
         workdir.clear(path)
         return Run(path, settings, ends, started), state
     meta = train.checkpoint.read_meta(options.workdir / workdir.CHECKPOINTS)
     if meta is not None:
-        _check_settings(options.workdir, meta, settings, len(ends))
+        _check_settings(options.workdir, meta, settings)
         state, _ = train.checkpoint.restore(options.workdir / workdir.CHECKPOINTS, state)
+        if int(state.step) > ends[-1]:
+            raise ValueError(
+                f"--epochs must not be fewer than the run has finished: {options.workdir} has {int(state.step)} steps,"
+                f" got {ends[-1]}. Give more, or start a new run with another --workdir."
+            )
         started -= meta["seconds"]
     run = Run(options.workdir, settings, ends, started)
     if (run.path / workdir.RESULT).exists() and int(state.step) >= ends[-1]:
@@ -122,18 +142,26 @@ def begin(
     return run, state
 
 
-def _check_settings(path: Path, meta: Mapping[str, Any], settings: Mapping[str, Any], epochs: int) -> None:
+def _check_settings(path: Path, meta: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
-        if meta.get(name) != value:
+        if meta.get(name, value) != value:
             raise ValueError(
-                f"--resume goes on with the same settings: the run in {path} has {name} {meta.get(name)!r},"
+                f"--resume goes on with the same settings: the run in {path} has {name} {meta[name]!r},"
                 f" got {value!r}. Give the run's own, or start a new one with another --workdir."
             )
-    if meta["epochs_done"] > epochs:
+
+
+def trained(path: Path, *experiments: str) -> Mapping[str, Any]:
+    """Read what the newest checkpoint of a run says of it, which must be a run of one of these experiments."""
+    meta = train.checkpoint.read_meta(path / workdir.CHECKPOINTS)
+    found = meta and meta.get("experiment", "mnist")
+    if meta is None or found not in experiments:
         raise ValueError(
-            f"--epochs must not be fewer than the run has finished: {path} has {meta['epochs_done']},"
-            f" got {epochs}. Give more, or start a new run with another --workdir."
+            f"--workdir must hold a trained run of experiments.{' or experiments.'.join(experiments)}, got"
+            f" {path}{f' with one of experiments.{found}' if found else ''}."
+            f" Train one with python -m experiments.{experiments[0]}."
         )
+    return meta
 
 
 def train_epochs(
@@ -155,7 +183,7 @@ def train_epochs(
         seconds = run.seconds()
         print(f"{title}: test {', '.join(f'{name} {value:.4f}' for name, value in test.items())}, {seconds:.1f} s")
         workdir.add_rows(run.path, _rows(epoch, int(state.step), history, test, seconds))
-        meta = {**run.settings, "epochs_done": epoch, "seconds": seconds}
+        meta = {**run.settings, "epochs": len(run.ends), "epochs_done": epoch, "seconds": seconds}
         train.checkpoint.save(run.path / workdir.CHECKPOINTS, state, meta)
     return state
 
@@ -193,6 +221,12 @@ def finish(run: Run, options: Options, state: train.TrainState, found: Mapping[s
     }
     workdir.write_result(run.path, result)
     return seconds
+
+
+def one_cycle(options: Options, steps: int, *, weight_decay: float) -> optax.GradientTransformation:
+    """AdamW under a one-cycle schedule over all steps."""
+    schedule = optax.schedules.cosine_onecycle_schedule(max(steps, 1), options.learning_rate, pct_start=0.2)
+    return optax.adamw(schedule, weight_decay=weight_decay)
 
 
 def wrapper(options: Options) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 RESULT, METRICS, CHECKPOINTS = "result.json", "metrics.jsonl", "checkpoints"
+PICTURES = ("learning_curve", "confusion", "filters", "mistakes", "hardest", "worst", "median", "best")
+"""What the experiments draw, as NAME.png."""
 
 
 def fresh(experiment: str) -> Path:
@@ -63,7 +65,7 @@ def check(path: Path | None, *, resume: bool, overwrite: bool) -> None:
 def clear(path: Path) -> None:
     """Make the folder, without what an earlier run left in it; other files stay."""
     path.mkdir(parents=True, exist_ok=True)
-    for old in [path / RESULT, path / METRICS, *path.glob("*.png")]:
+    for old in [path / RESULT, path / METRICS, *(path / f"{name}.png" for name in PICTURES)]:
         old.unlink(missing_ok=True)
     if (path / CHECKPOINTS).exists():
         shutil.rmtree(path / CHECKPOINTS)

@@ -8,8 +8,8 @@ import os
 import pytest
 
 _FLAG = "--xla_force_host_platform_device_count"
-# Where compiling is most of the time, and nothing is compared bit by bit.
-_LIGHTLY = {"ops", "models", "train", "explain"}
+# Where compiling is most of the time.
+_LIGHTLY = {"ops", "models", "train", "explain", "experiments"}
 
 if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=8".strip()
@@ -34,8 +34,12 @@ def _compilation(request):
     import jax
 
     quick = request.config.option.markexpr == "not slow" and not request.config.getoption("--accelerate")
-    jax.config.update("jax_disable_most_optimizations", quick and request.path.parent.name in _LIGHTLY)
+    light = quick and request.path.parent.name in _LIGHTLY
+    jax.config.update("jax_disable_most_optimizations", light)
+    # For the processes that the tests start: what is compiled otherwise computes other bits.
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(light))
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
     # Thousands of programs kept would slow the process down.
     jax.clear_caches()

@@ -8,19 +8,21 @@ Nothing here knows models or training, and importing it loads neither TensorFlow
 - `read_folder`, `read_picture`: pictures of your own, a sub-folder a class.
 - `Batches`: training batches as a pure function of (seed, step). `padded`: evaluation, every example once.
 - `Crops`: the same of boxes cut out of volumes of many sizes. `standardized`: their intensities on one scale.
+- `keys`: a random key for every place in the stream of examples.
 - `translate`, `flip`, `affine` of one image and `stretch` of one series: augmentation, for `jax.vmap`.
 - `read_digit`: a PNG or JPEG as an MNIST digit.
 """
 
-from cnnjax.data.augment import affine, flip, stretch, translate
+from cnnjax.data.augment import affine, flip, keys, stretch, translate
 from cnnjax.data.batches import Batches, padded
 from cnnjax.data.crops import Crops, standardized
 from cnnjax.data.dataset import Dataset, Examples, check
 from cnnjax.data.folder import read_folder, read_picture, write_digits
-from cnnjax.data.hippocampus import Volume, Volumes, load_hippocampus
+from cnnjax.data.hippocampus import load_hippocampus
 from cnnjax.data.images import read_digit
 from cnnjax.data.load import NAMES, load
 from cnnjax.data.tfds import Unavailable
+from cnnjax.data.volume import Volume, Volumes
 
 __all__ = [
     "NAMES",
@@ -39,6 +41,7 @@ __all__ = [
     "padded",
     "Crops",
     "standardized",
+    "keys",
     "translate",
     "flip",
     "affine",

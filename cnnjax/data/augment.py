@@ -6,7 +6,37 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, PRNGKeyArray, Shaped
+from jaxtyping import Array, Integer, Key, PRNGKeyArray, Shaped
+
+
+def keys(seed: int, position: Integer[Array, "n"]) -> Key[Array, "n"]:
+    """Return a key for every place in the stream of examples.
+
+    An example's key depends on its place alone, not on the batch, the device or the host that it is in: a run draws the
+    same however many devices share the batch, and again after it is resumed. Keys split for a batch do neither.
+
+    Args:
+        seed: any integer of 32 bits.
+        position: integers (N,), "position" of `Batches` or `Crops`.
+
+    Returns:
+        PRNG keys (N,).
+
+    Raises:
+        ValueError: positions that are not (N,).
+
+    Example:
+        >>> whole, half = keys(0, jnp.arange(4)), keys(0, jnp.arange(2, 4))
+        >>> bool((whole[2:] == half).all())
+        True
+
+    Source:
+        Salmon, Moraes, Dror & Shaw 2011, "Parallel Random Numbers: As Easy as 1, 2, 3" (numbers as a function of a
+        key and a counter).
+    """
+    if position.ndim != 1:
+        raise ValueError(f"keys: position must be (N,), got shape {position.shape}. Give a batch's positions.")
+    return jax.vmap(lambda place: jax.random.fold_in(jax.random.key(seed), place))(position)
 
 
 def translate(key: PRNGKeyArray, image: Shaped[Array, "h w c"], *, max_shift: int) -> Shaped[Array, "h w c"]:

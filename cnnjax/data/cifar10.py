@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data import embedded
+from cnnjax.data import embedded, npz
 from cnnjax.data.dataset import Examples, check_labels
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -110,12 +110,12 @@ def _read_jpegs(path: Path) -> Examples:
         from PIL import Image
     except ImportError as error:
         raise ImportError("cifar10: Pillow is missing. Run pip install 'cnnjax[data]'.") from error
-    with np.load(path) as file:
-        blob, offsets, labels = file["blob"].tobytes(), file["offsets"], file["labels"].astype(np.int32)
+    blob, offsets, labels = npz.read(path, "blob", "offsets", "labels")
+    blob = blob.tobytes()
     images = np.empty((len(labels), 32, 32, 3), np.uint8)
     for number, (begin, end) in enumerate(itertools.pairwise(offsets)):
         images[number] = np.asarray(Image.open(io.BytesIO(blob[begin:end])).convert("RGB"))
-    return {"image": images, "label": labels}
+    return {"image": images, "label": labels.astype(np.int32)}
 
 
 def _joined(parts: list[Examples]) -> Examples:

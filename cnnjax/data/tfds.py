@@ -84,7 +84,9 @@ def check_reachable(name: str) -> None:
         Unavailable: it does not answer.
         ImportError: TFDS, or what it needs, is not installed.
     """
-    _check_answers(name, urllib.parse.urljoin(_tfds().builder_cls(name).URL, "train-labels-idx1-ubyte.gz"))
+    _check_answers(
+        name, urllib.parse.urljoin(_tfds().builder_cls(name).URL, "train-labels-idx1-ubyte.gz"), has="prepared no copy"
+    )
 
 
 def archive(name: str, data_dir: str | os.PathLike[str] | None = None, *, log: Callable[[str], object]) -> Path:
@@ -106,7 +108,7 @@ def archive(name: str, data_dir: str | os.PathLike[str] | None = None, *, log: C
     (url,) = infos
     downloads = root(data_dir) / "downloads"
     if not any((downloads / name).glob(f"*{Path(url).name.removesuffix('.tar.gz')}*.tar.gz")):
-        _check_answers(name, url)
+        _check_answers(name, url, has="downloaded no archive")
         log(f"{name}: TFDS downloads it to {downloads}.")
     try:
         with _quiet():
@@ -158,11 +160,9 @@ def root(data_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def _check_answers(name: str, url: str) -> None:
+def _check_answers(name: str, url: str, *, has: str) -> None:
     if not network.answers(url, timeout=3.0):
-        raise Unavailable(
-            f"{name}: TFDS has prepared no copy and {urllib.parse.urlsplit(url).netloc} is not reachable."
-        )
+        raise Unavailable(f"{name}: TFDS has {has} and {urllib.parse.urlsplit(url).netloc} is not reachable.")
 
 
 def _prepared(name: str, root: Path) -> Path | None:

@@ -80,8 +80,10 @@ def plot_confusion(counts: ArrayLike, *, class_names: Sequence[str]) -> "Figure"
         if counts[true, predicted]:
             weight = "bold" if true == predicted else "normal"
             ax.text(predicted, true, str(counts[true, predicted]), ha="center", va="center", weight=weight, size=8)
-    ax.set_xticks(range(size), class_names, rotation=0 if max(map(len, class_names)) < 4 else 90)
-    ax.set_yticks(range(size), class_names)
+    # A dollar sign in a name is no mathematics.
+    rotation = 0 if max(map(len, class_names)) < 4 else 90
+    ax.set_xticks(range(size), class_names, rotation=rotation, parse_math=False)
+    ax.set_yticks(range(size), class_names, parse_math=False)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     return figure

@@ -48,5 +48,5 @@ def plot_pictures(images: ArrayLike, *, titles: Sequence[str] | None = None, col
         style.bare(ax)
     for ax, image, title in zip(axes, images, [""] * len(images) if titles is None else titles, strict=False):
         ax.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap=style.GREY, vmin=0, vmax=top)
-        ax.set_title(title)
+        ax.set_title(title, parse_math=False)
     return figure

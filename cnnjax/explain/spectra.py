@@ -21,14 +21,15 @@ def plot_spectra(kernel: ArrayLike, *, rate: float, channel: int = 0) -> "Figure
 
     Args:
         kernel: (K, C_in, C_out).
-        rate: samples a second, in Hz.
+        rate: samples a second, in Hz, above 0.
         channel: which input channel.
 
     Returns:
         A matplotlib Figure: left the filters' answers, a row each; right the kernels of eight of them, over time.
 
     Raises:
-        ValueError: a kernel that is not (K, C_in, C_out), or without that channel.
+        ValueError: a kernel that is not (K, C_in, C_out), or empty, or without that channel; or a rate that is not
+            above 0.
         ImportError: matplotlib is missing.
 
     Example:
@@ -40,8 +41,13 @@ def plot_spectra(kernel: ArrayLike, *, rate: float, channel: int = 0) -> "Figure
         Dai, Dai, Qu, Li & Das 2017, "Very Deep Convolutional Neural Networks for Raw Waveforms", figure 2.
     """
     kernel = np.asarray(kernel, np.float64)
-    if kernel.ndim != 3 or not 0 <= channel < kernel.shape[1]:
-        raise ValueError(f"plot_spectra: kernel must be (K, C_in, C_out) with channel {channel}, got {kernel.shape}.")
+    if kernel.ndim != 3 or not kernel.size or not 0 <= channel < kernel.shape[1]:
+        raise ValueError(
+            f"plot_spectra: kernel must be (K, C_in, C_out) with channel {channel}, got {kernel.shape}. Give the kernel"
+            " of a 1-D convolution, and count channels from 0."
+        )
+    if not 0 < rate < np.inf:
+        raise ValueError(f"plot_spectra: rate must be above 0, got {rate}. Give samples a second, in Hz.")
     filters = kernel[:, channel].T
     answers = np.abs(np.fft.rfft(filters, max(_POINTS, filters.shape[1])))
     order = np.argsort(answers.argmax(1), kind="stable")

@@ -28,11 +28,14 @@ class SpeedNet(nnx.Module):
 
     Args:
         whitening: (2, 2, C, 2 * 4 * C), of `whitening_kernel`.
-        widths: channels of the blocks.
+        widths: channels of the blocks, each of which halves the pictures.
         num_classes: size of the result.
         dtype: dtype of the computation, bfloat16 say; parameters and logits stay float32.
         remat: whether to compute a block again in the backward pass instead of keeping what is in it.
         rngs: source of the initialisers' keys.
+
+    Raises:
+        ValueError: it is called with pictures that its pools do not bring to one pixel.
 
     Example:
         >>> def logits():
@@ -69,6 +72,13 @@ class SpeedNet(nnx.Module):
 
     def features(self, x: Array, *, train: bool = False, key: Array | None = None) -> Array:
         """Compute maps (N, 1, 1, widths[-1]) of pictures (N, 32, 32, C); key changes nothing."""
+        # The first layer takes a pixel, every block halves, and the last pool makes one pixel of three to five.
+        low, high = (3 << len(self.blocks)) + 1, 6 << len(self.blocks)
+        if len(x.shape) != 4 or not all(low <= side <= high for side in x.shape[1:3]):
+            raise ValueError(
+                f"SpeedNet: x must be (N, H, W, C), {low} to {high} pixels high and wide for {len(self.blocks)} blocks,"
+                f" got shape {x.shape}. Resize the pictures, or give another number of widths."
+            )
         dtype = self.dtype or x.dtype
         operands = (value.astype(dtype) for value in (x, self.whitening[...], self.bias[...]))
         x = chain(self.blocks, jax.nn.gelu(ops.conv2d(*operands, padding="VALID")), train=train, remat=self.remat)
@@ -113,11 +123,15 @@ def whitening_kernel(images: np.ndarray, *, eps: float = 5e-4) -> np.ndarray:
     because a rectifier follows.
 
     Args:
-        images: (N, H, W, C), some thousands, as the net is given them.
+        images: (N, H, W, C) of 2x2 pixels or more, some thousands, as the net is given them; of all classes alike, so
+            not the first ones of files that are sorted by class.
         eps: added to the variances, so that what hardly varies is not blown up.
 
     Returns:
         float32 (2, 2, C, 2 * 4 * C).
+
+    Raises:
+        ValueError: images that are not (N, H, W, C), or without a patch of 2x2 pixels.
 
     Example:
         >>> images = np.random.default_rng(0).normal(size=(100, 9, 9, 1))
@@ -129,7 +143,13 @@ def whitening_kernel(images: np.ndarray, *, eps: float = 5e-4) -> np.ndarray:
     Source:
         Jordan 2024, section 3.2; Page 2018, part 8.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(images, np.float64), (2, 2), (1, 2))
+    images = np.asarray(images, np.float64)
+    if images.ndim != 4 or not images.size or min(images.shape[1:3]) < 2:
+        raise ValueError(
+            f"whitening_kernel: images must be (N, H, W, C) of 2x2 pixels or more, got shape {images.shape}. Add"
+            " missing axes, with [..., None] say."
+        )
+    windows = np.lib.stride_tricks.sliding_window_view(images, (2, 2), (1, 2))
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, 4 * images.shape[-1])
     variances, components = np.linalg.eigh(patches.T @ patches / len(patches))
     filters = components / np.sqrt(variances + eps)

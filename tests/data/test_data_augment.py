@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cnnjax.data import affine, flip, stretch, translate
+from cnnjax.data import Batches, affine, flip, keys, stretch, translate
 
 IMAGE = jnp.asarray(np.random.default_rng(0).integers(1, 256, (9, 7, 2)), jnp.uint8)
 
@@ -107,6 +107,19 @@ def test_affine_amounts_differ_by_key_and_stay_within_their_bounds():
 def test_bad_arguments_are_named(call, text):
     with pytest.raises(ValueError, match=text):
         call(jax.random.key(0))
+
+
+def test_keys_depend_on_the_place_alone():
+    batches = Batches({"x": np.arange(5)}, 8, seed=0)
+    whole = jax.random.key_data(keys(3, jnp.asarray(batches(2)["position"])))
+    halves = [jax.random.key_data(keys(3, jnp.asarray(part))) for part in np.split(batches(2)["position"], 2)]
+    np.testing.assert_array_equal(whole, np.concatenate(halves))
+    np.testing.assert_array_equal(whole[3], jax.random.key_data(jax.random.fold_in(jax.random.key(3), 19)))
+    others = [jax.random.key_data(keys(seed, jnp.arange(24))).tolist() for seed in (0, 3)]
+    assert len({tuple(key) for key in [*others[0], *others[1]]}) == 48
+    np.testing.assert_array_equal(whole, jax.random.key_data(jax.jit(keys)(3, jnp.arange(16, 24))))
+    with pytest.raises(ValueError, match=r"keys: position must be \(N,\), got shape \(\)\. Give a batch's"):
+        keys(0, jnp.asarray(3))
 
 
 def test_flip_mirrors_half_of_the_images():

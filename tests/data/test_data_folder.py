@@ -1,4 +1,5 @@
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -61,7 +62,66 @@ def test_broken_files_are_named_and_left_out_on_request(pets):
     lines = []
     got = read_folder(pets, size=8, skip_broken=True, log=lines.append)
     assert len(got.train["label"]) + len(got.test["label"]) == 50
-    assert ["torn.jpg" in lines[0], "words.png" in lines[1], len(lines)] == [True, True, 2]
+    assert lines[0] == "left out: 1 of 53 files, which end in none of .png, .jpg, .jpeg, .webp, .bmp, .gif."
+    assert ["torn.jpg" in lines[1], "words.png" in lines[2], len(lines)] == [True, True, 3]
+
+
+def test_hidden_folders_are_no_classes(pets):
+    for hidden in (".thumbnails", "cat/.ipynb_checkpoints", "other/more/.cache"):
+        (pets / hidden).mkdir()
+        picture(200).save(pets / hidden / "copy.png")
+    # A folder that is itself below a hidden one is as good as any.
+    pets.rename(pets.parent / ".pets")
+    got = read_folder(pets.parent / ".pets", size=4)
+    assert got.class_names == ("cat", "other")
+    assert len(got.train["label"]) + len(got.test["label"]) == 50
+
+
+@pytest.mark.parametrize("kind", ["webp", "bmp", "gif"])
+def test_other_kinds_are_read_too(tmp_path, kind):
+    lines = []
+    for name, level in (("a", 40), ("b", 200)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            picture(level).save(tmp_path / name / f"{number}.{kind.upper()}", kind)
+    got = read_folder(tmp_path, size=4, log=lines.append)
+    np.testing.assert_allclose(got.train["image"].mean((1, 2, 3)), [40, 200], atol=2)
+    assert lines == []
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "val"), ("train", "valid", "validation"), ("train",)])
+def test_a_split_is_not_taken_for_classes(tmp_path, names):
+    for name in names:
+        (tmp_path / name / "cat").mkdir(parents=True)
+        for number in range(2):
+            picture(1).save(tmp_path / name / "cat" / f"{number}.png")
+    text = rf"sub-folders of .* must be classes, got .*{names[0]}.*\. Give one of them, .* or merge them"
+    with pytest.raises(ValueError, match=text):
+        read_folder(tmp_path)
+
+
+def test_a_class_may_be_called_test(pets):
+    (pets / "cat").rename(pets / "test")
+    assert read_folder(pets, size=4).class_names == ("other", "test")
+
+
+def test_pictures_are_held_once(tmp_path):
+    for name, level in (("a", 40), ("b", 200)):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            picture(level + number, (300, 300)).save(tmp_path / name / f"{number}.png")
+    read_folder(tmp_path, size=300)
+    tracemalloc.start()
+    got = read_folder(tmp_path, size=300)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    everything = got.train["image"].nbytes + got.test["image"].nbytes
+    assert everything == 40 * 300 * 300 * 3
+    assert peak < 1.6 * everything
+    train, test = (part["image"].mean((1, 2, 3)).round() for part in (got.train, got.test))
+    assert sorted([*train, *test]) == [*range(40, 60), *range(200, 220)]
+    np.testing.assert_array_equal(got.train["label"], train >= 200)
+    np.testing.assert_array_equal(got.test["label"], test >= 200)
 
 
 def test_what_is_no_data_set_is_told(tmp_path):
@@ -94,7 +154,7 @@ def test_pictures_of_every_mode(tmp_path):
     got = read_picture(tmp_path / "clear.png", size=10)
     assert (got[5, 0].tolist(), got[5, 9].tolist()) == ([255, 0, 0], [255, 255, 255])
     Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(tmp_path / "deep.png")
-    assert (read_picture(tmp_path / "deep.png", size=3) == 155).all()
+    assert (read_picture(tmp_path / "deep.png", size=3) == 156).all()
     Image.new("1", (9, 9), 1).save(tmp_path / "bits.png")
     assert (read_picture(tmp_path / "bits.png", size=3) == 255).all()
     Image.new("CMYK", (9, 9)).save(tmp_path / "ink.jpg")
@@ -119,6 +179,18 @@ def test_bad_pictures_are_told(tmp_path):
         read_picture(tmp_path / "none.png", size=4)
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         read_picture(tmp_path / "none.png", size=0)
+
+
+def test_a_bad_size_is_told_before_any_file_is_blamed(pets):
+    with pytest.raises(ValueError, match=r"^read_folder: size must be at least 1, got 0\. Give the pixels"):
+        read_folder(pets, size=0, skip_broken=True)
+
+
+@pytest.mark.parametrize("each", [1, 401])
+def test_as_many_digits_as_there_are(tmp_path, each):
+    with pytest.raises(ValueError, match=rf"write_digits: each must be 2 to 400, got {each}\."):
+        write_digits(tmp_path / "digits", each=each)
+    assert not (tmp_path / "digits").exists()
 
 
 def test_written_digits_are_such_a_folder(tmp_path):

@@ -199,3 +199,8 @@ def test_an_archive_is_read_where_tfds_would_need_tensorflow(monkeypatch, tmp_pa
     assert load("spoken_digits", "tfds", data_dir=tmp_path).source == "spoken_digits from TFDS"
     assert load("cifar10", "tfds", data_dir=tmp_path).source == "cifar10 from TFDS"
     assert asked == [("spoken_digit", tmp_path), ("cifar10", tmp_path)]
+    # A copy that TensorFlow prepared is there, and only TensorFlow reads it.
+    (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
+    (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").write_text("{}")
+    assert load("cifar10", data_dir=tmp_path, log=lines.append).source == "cifar10 from TFDS"
+    assert (asked[2:], lines) == ([("cifar10", tmp_path)], [])

@@ -32,6 +32,10 @@ def recordings():
     }
 
 
+def refuse(line):
+    raise AssertionError(line)
+
+
 def check(train, test):
     assert train["audio"].shape == test["audio"].shape == (2, 8000, 1)
     assert (train["audio"].dtype, train["label"].dtype) == (np.int16, np.int32)
@@ -48,9 +52,21 @@ def test_a_folder_of_recordings(tmp_path, recordings, below):
     (tmp_path / below).mkdir(exist_ok=True)
     for name, samples in recordings.items():
         (tmp_path / below / name).write_bytes(recording(samples))
-    (tmp_path / below / "silence.wav").write_bytes(b"not one of them")
-    check(*spoken_digits.read(tmp_path))
+    check(*spoken_digits.read(tmp_path, log=refuse))
+    (tmp_path / below / "silence.WAV").write_bytes(b"not one of them")
+    (tmp_path / below / "._3_theo_0.wav").write_bytes(b"hidden")
+    lines = []
+    check(*spoken_digits.read(tmp_path, log=lines.append))
+    assert lines == ["spoken_digits: left out 1 of 5 wav files, whose names are not such as 7_jackson_32.wav."]
     assert load("spoken_digits", tmp_path).source == "spoken_digits from recordings"
+
+
+@pytest.mark.parametrize("speaker", ["Theo", "theo-2", "theo_the_2nd", "théo"])
+def test_speakers_of_any_name(tmp_path, speaker):
+    for number in (4, 5):
+        (tmp_path / f"7_{speaker}_{number}.WAV").write_bytes(recording(np.full(8000, number)))
+    train, test = spoken_digits.read(tmp_path, log=refuse)
+    assert (train["audio"][:, 0, 0].tolist(), test["audio"][:, 0, 0].tolist()) == ([5], [4])
 
 
 def test_the_archive(tmp_path, recordings):
@@ -78,8 +94,26 @@ def test_what_is_wrong_is_told(tmp_path, recordings):
     ):
         spoken_digits.read(tmp_path)
     damaged.write_bytes(b"RIFF")
-    with pytest.raises(ValueError, match=r"7_theo_4.wav cannot be read: .*Get it again"):
+    with pytest.raises(ValueError, match=r"7_theo_4.wav cannot be read: it ends too early. Get it again"):
         spoken_digits.read(tmp_path)
+
+
+@pytest.mark.parametrize(("cut", "got"), [(1, "15999 bytes of 16000"), (400, "15600 bytes of 16000")])
+def test_a_recording_that_was_cut_is_told(cut, got):
+    with pytest.raises(ValueError, match=rf"spoken_digits: 7_theo_4.wav must hold the sound .* got {got}\. Get it"):
+        spoken_digits._samples("7_theo_4.wav", recording(np.zeros(8000))[:-cut])
+
+
+def test_a_recording_without_sound_is_told():
+    with pytest.raises(ValueError, match=r"7_theo_4.wav must hold the sound .* got 0 bytes of 0\."):
+        spoken_digits._samples("7_theo_4.wav", recording([]))
+
+
+def test_a_recording_of_floats_is_to_be_converted():
+    content = bytearray(recording(np.zeros(8000)))
+    content[20] = 3  # the format, which is 1 for PCM
+    with pytest.raises(ValueError, match=r"7_theo_4.wav must be PCM of 16 bits, got unknown format: 3\. .*ffmpeg -i"):
+        spoken_digits._samples("7_theo_4.wav", bytes(content))
 
 
 def test_the_shared_recordings():
@@ -91,6 +125,20 @@ def test_the_shared_recordings():
     # The middle of a recording is in the middle of its second.
     loudness = np.abs(dataset.train["audio"].astype(float)).mean((0, 2))
     assert loudness[3000:5000].mean() > 10 * loudness[:1000].mean()
+
+
+@pytest.mark.parametrize("count", [100, 105, 237])
+def test_of_every_digit_each_tenth_tone_is_for_testing(count):
+    train, test = spoken_digits.stand_in(count=count)
+    for digit in range(10):
+        tones = len(range(digit, count, 10))
+        assert np.sum(test["label"] == digit) == tones // 10
+        assert np.sum(train["label"] == digit) == tones - tones // 10
+
+
+def test_too_few_tones_are_told():
+    with pytest.raises(ValueError, match=r"stand_in: count must be at least 100, ten of every digit, got 99\."):
+        spoken_digits.stand_in(count=99)
 
 
 def test_tones_are_those_of_the_keypad():

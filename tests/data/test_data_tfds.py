@@ -270,5 +270,7 @@ def test_an_archive_with_another_checksum_is_refused(archive, tmp_path):
 
 def test_an_archive_that_cannot_be_reached_is_told(library, monkeypatch, tmp_path):
     monkeypatch.setattr(network, "answers", lambda url, *, timeout: False)
-    with pytest.raises(Unavailable, match=r"cifar10: TFDS has prepared no copy and www\.cs\.toronto\.edu is not reach"):
+    with pytest.raises(
+        Unavailable, match=r"cifar10: TFDS has downloaded no archive and www\.cs\.toronto\.edu is not reach"
+    ):
         tfds.archive("cifar10", tmp_path, log=lambda line: None)

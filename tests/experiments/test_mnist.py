@@ -264,7 +264,7 @@ def test_a_checkpoint_is_resumed_with_its_own_settings_alone(digits, monkeypatch
     assert run(monkeypatch, mnist, *fast(digits), "--epochs", 3, "--workdir", "run") == 0
     before = contents("run")
     cases = {
-        "--epochs 2": "--epochs must not be fewer than the run has finished: run has 3, got 2.",
+        "--epochs 2": "--epochs must not be fewer than the run has finished: run has 30 steps, got 20.",
         "--epochs 4 --model lenet": "the run in run has model 'mlp', got 'lenet'.",
         "--epochs 4 --batch-size 64": "the run in run has batch_size 32, got 64.",
         "--epochs 4 --learning-rate 0.5": "the run in run has learning_rate 0.003, got 0.5.",
@@ -312,7 +312,10 @@ def test_an_interrupted_run_says_how_to_go_on(digits, monkeypatch, capsys):
 
     monkeypatch.setattr(train, "fit", interrupt)
     assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 130
-    assert "interrupted. Finished epochs are kept: go on with --workdir run --resume." in capsys.readouterr().err
+    assert (
+        "interrupted. Finished epochs are kept: go on with the same options and --workdir run --resume."
+        in capsys.readouterr().err
+    )
 
 
 def test_predict_classifies_pictures(digits, monkeypatch, capsys):
@@ -346,7 +349,7 @@ def test_predict_ends_in_one_line(monkeypatch, capsys):
         "blank.png": "blank.png is blank",
         "": "there must be a picture to classify, got none",
         "line.png": "there is no run in runs/mnist",
-        "line.png --workdir nowhere": "--workdir must hold a trained run, got nowhere.",
+        "line.png --workdir nowhere": "a trained run of experiments.mnist or experiments.images, got nowhere.",
     }
     for arguments, message in cases.items():
         assert run(monkeypatch, predict, *arguments.split()) == 2

@@ -118,7 +118,7 @@ def test_confusion_matrix_counts_by_hand():
         ),
         (
             lambda: explain.plot_spectra(np.zeros((80, 1, 4)), rate=8000, channel=1),
-            r"plot_spectra: kernel must be \(K, C_in, C_out\) with channel 1, got \(80, 1, 4\)",
+            r"plot_spectra: kernel must be \(K, C_in, C_out\) with channel 1, got \(80, 1, 4\)\. Give the kernel",
         ),
         (
             lambda: explain.plot_slices(np.zeros((2, 2, 2)), np.zeros((2, 2)), np.zeros((2, 2, 2)), class_names="ab"),
@@ -126,7 +126,35 @@ def test_confusion_matrix_counts_by_hand():
         ),
         (
             lambda: explain.plot_slices(*np.zeros((3, 2, 2, 2)), class_names="abcde"),
-            r"plot_slices: there are colours for 3 classes, got 4",
+            r"plot_slices: class_names must be 1 to 4, .* colours, got 5\. Merge",
+        ),
+        (
+            lambda: explain.plot_slices(*np.zeros((3, 2, 2, 2)), class_names="ab", count=0),
+            r"plot_slices: count must be at least 1, got 0\. Say how many",
+        ),
+        (
+            lambda: explain.plot_slices(*np.zeros((3, 2, 2, 2)), class_names="ab", axis=3),
+            r"plot_slices: axis must be -3 to 2, got 3\. Choose one of \(D, H, W\)",
+        ),
+        (
+            lambda: explain.plot_slices(*np.full((3, 2, 2, 2), 2), class_names="ab"),
+            r"plot_slices: label must be 0 to 1, a place in class_names, got 2 to 2\. Name all classes",
+        ),
+        (
+            lambda: explain.plot_slices(np.ones((2, 2, 2)), np.ones((2, 2, 2)), -np.ones((2, 2, 2)), class_names="ab"),
+            r"plot_slices: prediction must be 0 to 1, .* got -1.0 to -1.0",
+        ),
+        (
+            lambda: explain.plot_slices(*np.zeros((3, 0, 2, 2)), class_names="ab"),
+            r"plot_slices: image, label and prediction must be .* got \(0, 2, 2\), .* Give one volume",
+        ),
+        (
+            lambda: explain.plot_spectra(np.zeros((80, 1, 4)), rate=0),
+            r"plot_spectra: rate must be above 0, got 0\. Give samples a second",
+        ),
+        (
+            lambda: explain.plot_spectra(np.zeros((80, 1, 4)), rate=float("nan")),
+            r"plot_spectra: rate must be above 0, got nan",
         ),
         (lambda: explain.plot_curve([]), r"plot_curve: there must be a point to draw, got none"),
         (lambda: explain.confusion_matrix([0, 1], [0], num_classes=2), r"labels and predictions must be \(N,\)"),
@@ -175,3 +203,8 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         ImportError, match=r"explain draws with matplotlib\. Install it with: pip install 'cnnjax\[plots\]'"
     ):
         explain.plot_pixels(DIGIT)
+
+
+def test_dollars_in_names_are_no_mathematics(tmp_path):
+    explain.plot_confusion(np.eye(2, dtype=int), class_names=["$a^$", "b"]).savefig(tmp_path / "confusion.png")
+    explain.plot_pictures(np.zeros((1, 4, 4, 1)), titles=["$a^$"]).savefig(tmp_path / "pictures.png")

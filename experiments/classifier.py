@@ -1,0 +1,73 @@
+"""What the experiments that classify share: the loss and metrics, training on a data set, the report."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from cnnjax import data, explain, train
+from experiments import run, workdir
+
+Inputs = Callable[[Any], jax.Array]
+"""Turns examples as they are stored into what the model takes."""
+
+
+def judge(logits: jax.Array, label: jax.Array, *, smoothing: float = 0.0) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Cross-entropy with smoothed labels, and whether the largest logit is right, of each example."""
+    target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), smoothing)
+    return optax.losses.softmax_cross_entropy(logits, target), {"accuracy": logits.argmax(-1) == label}
+
+
+def make_metric_fn(inputs: Inputs, name: str = "image") -> train.MetricFn:
+    """Loss and accuracy of examples as they are."""
+
+    def metric_fn(model: Any, batch: train.Batch) -> dict[str, jax.Array]:
+        loss, metrics = judge(train.apply(model, inputs(batch[name]), train=False), batch["label"])
+        return {"loss": loss, **metrics}
+
+    return metric_fn
+
+
+def fit(
+    begun: run.Run,
+    options: run.Options,
+    dataset: data.Dataset,
+    state: train.TrainState,
+    step: Callable[..., Any],
+    eval_step: Callable[..., Any],
+    *,
+    unit: str,
+) -> train.TrainState:
+    """Train on the one part of a data set, and after each epoch test with the other."""
+    wrap = run.wrapper(options)
+    step, eval_step = wrap(step), wrap(eval_step)
+    at_once = options.batch_size * max(1, 512 // options.batch_size)
+
+    def test(state: train.TrainState) -> dict[str, float]:
+        return train.evaluate(eval_step, state, data.padded(dataset.test, at_once))
+
+    batches = data.Batches(dataset.train, options.batch_size, seed=options.seed)
+    return run.train_epochs(begun, state, step, batches, test, seed=options.seed, unit=unit)
+
+
+def probabilities(graphdef: Any, state: train.TrainState, examples: np.ndarray, inputs: Inputs) -> np.ndarray:
+    """Compute the (N, K) class probabilities of examples as they are stored, some at a time."""
+    chunks = (examples[start : start + 500] for start in range(0, len(examples), 500))
+    return np.concatenate([train.predict(graphdef, state, inputs(chunk)) for chunk in chunks])
+
+
+def report(
+    begun: run.Run, options: run.Options, dataset: data.Dataset, state: train.TrainState, probabilities: np.ndarray
+) -> None:
+    """Draw the learning curve and the confusion matrix, write result.json and say how it went."""
+    label, names = dataset.test["label"], dataset.class_names
+    predictions = probabilities.argmax(1)
+    explain.plot_curve(workdir.read_rows(begun.path)).savefig(begun.path / "learning_curve.png")
+    counts = explain.confusion_matrix(label, predictions, num_classes=len(names))
+    explain.plot_confusion(counts, class_names=names).savefig(begun.path / "confusion.png")
+    correct, total = int((predictions == label).sum()), len(label)
+    found = {"test_accuracy": correct / total, "test_correct": correct, "test_total": total}
+    seconds = run.finish(begun, options, state, found)
+    print(f"test accuracy {correct / total:.4f} ({correct}/{total}, {dataset.source}) in {seconds} s")
