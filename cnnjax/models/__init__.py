@@ -14,7 +14,8 @@ unet       UNet: unet2d, unet3d, a class for every pixel
 Every classifier is called `model(x, *, train=False, key=None)` on pictures in [0, 1] and has two parts: `features(x)`,
 what the convolutions extract, and `head(f)`, the layers that decide. Functions take the options of their class and
 build what the paper published; each file says where it differs. Nothing comes trained. `remat=True` keeps less than
-half between the passes, for a third more work, on GPU and TPU; XLA's plan for CPU takes as much memory with it.
+half between the passes, for a third more work, on GPU and TPU; XLA's plan for CPU takes as much memory with it. What is
+computed again at a time is a block, but of VGG a stage and of U-Net a level.
 """
 
 from cnnjax.models.convnext import ConvNeXt, convnext_tiny

@@ -1,4 +1,7 @@
-"""Normal initialisers with the standard deviations that the papers ask for, cut off at two of them."""
+"""Normal initialisers with the standard deviations that the papers ask for, without tails.
+
+Draws are cut off at two deviations and then scaled up to have the one asked for: the cut is at 2.27 of that.
+"""
 
 import math
 from collections.abc import Sequence

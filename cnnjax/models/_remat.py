@@ -10,10 +10,14 @@ from jax import Array
 
 def chain(blocks: Sequence[Any], x: Array, *, train: bool, key: Array | None = None, remat: bool) -> Array:
     """Call blocks in turn, each with a key of its own where there is noise to draw."""
-    keys = jax.random.split(key, len(blocks)) if train and key is not None else [None] * len(blocks)
-    for block, block_key in zip(blocks, keys, strict=True):
+    for block, block_key in zip(blocks, split(key, len(blocks), train=train), strict=True):
         x = call(block, x, train=train, key=block_key, remat=remat)
     return x
+
+
+def split(key: Array | None, count: int, *, train: bool) -> Sequence[Array | None] | Array:
+    """Keys for some layers: None for each where there is no noise to draw."""
+    return jax.random.split(key, count) if train and key is not None else [None] * count
 
 
 def call(block: Any, x: Array, *, train: bool, key: Array | None = None, remat: bool) -> Array:

@@ -12,20 +12,22 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from cnnjax import nn, ops
+from cnnjax.models import _arguments as arguments
 from cnnjax.models._initializers import normal
-from cnnjax.models._remat import chain
+from cnnjax.models._remat import chain, split
 from cnnjax.ops._arguments import wide
 
 
 class ConvNeXt(nnx.Module):
-    """Classify pictures of any size with blocks of a 7x7 depthwise convolution and two dense layers a pixel.
+    """Classify pictures of 32x32 or more with blocks of a 7x7 depthwise convolution and two dense layers a pixel.
 
     Nothing looks at the batch: layer norms along the channels stand where batch-norms would, one a block.
 
     Args:
         depths: number of blocks of each stage.
         widths: channels of each stage.
-        patch: size of the squares that the stem cuts the picture into; each later stage halves what is left.
+        patch: size of the squares that the stem cuts the picture into; each later stage halves what is left, so
+            pictures need patch * 2 ** (stages - 1) pixels a side.
         channels: number of channels of a picture.
         num_classes: size of the result.
         drop_path: rate at which the last block is left out for an example; from the first block on it rises evenly.
@@ -33,13 +35,16 @@ class ConvNeXt(nnx.Module):
         remat: whether to compute a block again in the backward pass instead of keeping what is in it.
         rngs: source of the initialisers' keys.
 
+    Raises:
+        ValueError: depths and widths of different lengths, or a rate outside [0, 1].
+
     Example:
         >>> nnx.eval_shape(lambda: convnext_tiny(rngs=nnx.Rngs(0))(jnp.zeros((2, 224, 224, 3)))).shape
         (2, 1000)
 
     Source:
         Liu, Mao, Wu, Feichtenhofer, Darrell & Xie 2022, "A ConvNet for the 2020s", sections 2 and A.1. Kernels are
-        normal with 0.02, cut off at two standard deviations (the authors' code cuts off at 2.0, which is never).
+        normal with 0.02, cut off at 2.27 standard deviations (the authors' code cuts off at 2.0, which is never).
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class ConvNeXt(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
+        arguments.stages("ConvNeXt", depths=depths, widths=widths)
+        arguments.rate("ConvNeXt", "drop_path", drop_path)
         ends = itertools.pairwise([channels, *widths])
         self.shrink = nnx.List(
             nn.Conv2d(a, b, size, stride=size, padding="VALID", kernel_init=normal(0.02), dtype=dtype, rngs=rngs)
@@ -73,7 +80,7 @@ class ConvNeXt(nnx.Module):
 
     def features(self, x: Array, *, train: bool = False, key: Array | None = None) -> Array:
         """Compute maps (N, H // 32, W // 32, widths[-1]) of pictures (N, H, W, C), for four stages and a patch of 4."""
-        keys = jax.random.split(key, len(self.stages)) if train and key is not None else [None] * len(self.stages)
+        keys = split(key, len(self.stages), train=train)
         for number, (conv, norm, blocks) in enumerate(zip(self.shrink, self.norms, self.stages, strict=True)):
             x = norm(conv(x)) if number == 0 else conv(norm(x))
             x = chain(blocks, x, train=train, key=keys[number], remat=self.remat)

@@ -1,6 +1,7 @@
 """LeNet: the convolutional net that read digits, as published and as one would build it today."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from cnnjax import nn, ops
+from cnnjax.models import _arguments as arguments
 
 
 class LeNet(nnx.Module):
@@ -23,6 +25,9 @@ class LeNet(nnx.Module):
         widths: channels of the three convolutions.
         dropout: rate before the last layer.
         rngs: source of the initialisers' keys.
+
+    Raises:
+        ValueError: a shape below 8x8, a rate outside [0, 1]; when called, pictures of another size than shape.
 
     Example:
         >>> LeNet(rngs=nnx.Rngs(0))(jnp.zeros((2, 28, 28, 1))).shape
@@ -41,11 +46,14 @@ class LeNet(nnx.Module):
         dropout: float = 0.3,
         rngs: nnx.Rngs,
     ):
+        arguments.picture("LeNet", shape, 8)
+        arguments.rate("LeNet", "dropout", dropout)
         height, width, channels = shape
         ends = [channels, *widths]
         self.convs = nnx.List([nn.Conv2d(a, b, 3, use_bias=False, rngs=rngs) for a, b in itertools.pairwise(ends)])
         self.norms = nnx.List([nn.BatchNorm(b, decay=0.9, rngs=rngs) for b in widths])
-        self.hidden = nn.Dense((height // 8) * (width // 8) * widths[-1], 128, rngs=rngs)
+        self.shape, self.maps = tuple(shape), (height // 8, width // 8, widths[-1])
+        self.hidden = nn.Dense(math.prod(self.maps), 128, rngs=rngs)
         self.output = nn.Dense(128, num_classes, rngs=rngs)
         self.dropout = dropout
 
@@ -57,6 +65,7 @@ class LeNet(nnx.Module):
 
     def head(self, f: Array, *, train: bool = False, key: Array | None = None) -> Array:
         """Compute logits (N, num_classes) from activation maps."""
+        arguments.maps("LeNet", f, self.maps, self.shape)
         x = jax.nn.relu(self.hidden(ops.flatten(f)))
         if train and key is not None:
             x = ops.dropout(key, x, rate=self.dropout)

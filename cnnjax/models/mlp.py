@@ -9,6 +9,8 @@ from flax import nnx
 from jax import Array
 
 from cnnjax import nn, ops
+from cnnjax.models import _arguments as arguments
+from cnnjax.models._remat import split
 
 
 class MLP(nnx.Module):
@@ -23,6 +25,9 @@ class MLP(nnx.Module):
         hidden: units of each hidden layer.
         dropout: rate after each hidden layer.
         rngs: source of the initialisers' keys.
+
+    Raises:
+        ValueError: a rate outside [0, 1].
 
     Example:
         >>> MLP(shape=(28, 28, 1), num_classes=10, rngs=nnx.Rngs(0))(jax.numpy.zeros((2, 28, 28, 1))).shape
@@ -41,6 +46,7 @@ class MLP(nnx.Module):
         dropout: float = 0.2,
         rngs: nnx.Rngs,
     ):
+        arguments.rate("MLP", "dropout", dropout)
         sizes = [math.prod(shape), *hidden]
         self.hidden = nnx.List([nn.Dense(a, b, rngs=rngs) for a, b in itertools.pairwise(sizes)])
         self.output = nn.Dense(sizes[-1], num_classes, rngs=rngs)
@@ -49,8 +55,7 @@ class MLP(nnx.Module):
     def features(self, x: Array, *, train: bool = False, key: Array | None = None) -> Array:
         """Compute the last hidden layer (N, hidden[-1]) of pictures (N, H, W, C)."""
         x = ops.flatten(x)
-        keys = jax.random.split(key, len(self.hidden)) if train and key is not None else [None] * len(self.hidden)
-        for layer, layer_key in zip(self.hidden, keys, strict=True):
+        for layer, layer_key in zip(self.hidden, split(key, len(self.hidden), train=train), strict=True):
             x = jax.nn.relu(layer(x))
             if layer_key is not None:
                 x = ops.dropout(layer_key, x, rate=self.dropout)

@@ -8,6 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from cnnjax import nn, ops
+from cnnjax.models import _arguments as arguments
 from cnnjax.models._initializers import he_fan_out, normal
 from cnnjax.models._remat import chain
 from cnnjax.ops._arguments import wide
@@ -33,6 +34,9 @@ class MobileNetV2(nnx.Module):
         remat: whether to compute a block again in the backward pass instead of keeping what is in it.
         rngs: source of the initialisers' keys.
 
+    Raises:
+        ValueError: a rate outside [0, 1].
+
     Example:
         >>> nnx.eval_shape(lambda: MobileNetV2(rngs=nnx.Rngs(0))(jnp.zeros((2, 224, 224, 3)))).shape
         (2, 1000)
@@ -55,6 +59,7 @@ class MobileNetV2(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
+        arguments.rate("MobileNetV2", "dropout", dropout)
         features, last = _rounded(32 * width), _rounded(1280 * max(1.0, width))
         self.stem = nn.Conv2d(
             channels, features, 3, stride=2, padding=1, use_bias=False, kernel_init=he_fan_out, dtype=dtype, rngs=rngs

@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from cnnjax import nn, ops
+from cnnjax.models import _arguments as arguments
 from cnnjax.models._initializers import he_fan_out
 from cnnjax.models._remat import chain
 from cnnjax.ops._arguments import wide
@@ -32,6 +33,9 @@ class ResNet(nnx.Module):
         remat: whether to compute a block again in the backward pass instead of keeping what is in it.
         rngs: source of the initialisers' keys.
 
+    Raises:
+        ValueError: a stem that is neither, or blocks and widths of different lengths.
+
     Example:
         >>> nnx.eval_shape(lambda: resnet50(rngs=nnx.Rngs(0))(jnp.zeros((2, 224, 224, 3)))).shape
         (2, 1000)
@@ -42,7 +46,9 @@ class ResNet(nnx.Module):
         He, Zhang, Ren & Sun 2015, "Deep Residual Learning for Image Recognition", table 1, with projections where the
         shape changes (option B). A bottleneck strides in its 3x3 convolution, as PyTorch's ResNet "v1.5", not in its
         first. Strided windows are padded alike on both sides, again as there; batch-norm keeps 0.9 of its statistics.
-        zero_init is Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1.
+        Kernels start as He et al. 2015 by fan-out, cut off at 2.27 deviations, the dense one by fan-in as `nn.Dense`.
+        zero_init is Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1. With the CIFAR stem these widths
+        are the variant in wide use; the paper's own nets for CIFAR (section 4.2) have three stages of 16, 32 and 64.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class ResNet(nnx.Module):
     ):
         if stem not in ("imagenet", "cifar"):
             raise ValueError(f"ResNet: stem must be imagenet or cifar, got {stem!r}.")
+        arguments.stages("ResNet", blocks=blocks, widths=widths)
         self.pooled = stem == "imagenet"
         window, stride = (7, 2) if self.pooled else (3, 1)
         self.stem = _conv(channels, widths[0], window, stride, dtype, rngs)

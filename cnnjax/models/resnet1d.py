@@ -10,13 +10,14 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from cnnjax import nn, ops
+from cnnjax.models import _arguments as arguments
 from cnnjax.models._initializers import he_fan_out
 from cnnjax.models._remat import chain
 from cnnjax.ops._arguments import wide
 
 
 class ResNet1d(nnx.Module):
-    """Classify sounds or other series of any length from their samples, without a spectrogram.
+    """Classify sounds or other series, of 1021 samples or more, without a spectrogram.
 
     The first windows are 80 samples long, a hundredth of a second at 8 kHz: they learn a bank of band-pass filters.
     They and a pool make the series 16 times shorter before the first block, so a deep net costs little. The default is
@@ -30,6 +31,9 @@ class ResNet1d(nnx.Module):
         dtype: dtype of the computation, bfloat16 say; parameters and logits stay float32.
         remat: whether to compute a block again in the backward pass instead of keeping what is in it.
         rngs: source of the initialisers' keys.
+
+    Raises:
+        ValueError: no stage, or a stage without blocks.
 
     Example:
         >>> nnx.eval_shape(lambda: ResNet1d(rngs=nnx.Rngs(0))(jnp.zeros((2, 8000, 1)))).shape
@@ -53,6 +57,7 @@ class ResNet1d(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
+        arguments.stages("ResNet1d", blocks=blocks)
         self.stem = nn.Conv1d(
             channels, width, 80, stride=4, use_bias=False, kernel_init=he_fan_out, dtype=dtype, rngs=rngs
         )
@@ -68,7 +73,7 @@ class ResNet1d(nnx.Module):
         self.remat = remat
 
     def features(self, x: Array, *, train: bool = False, key: Array | None = None) -> Array:
-        """Compute maps (N, L // 1024, 8 * width) of series (N, L, C), for four stages; key changes nothing."""
+        """Compute maps (N, ceil(L / 4) // 256, 8 * width) of series (N, L, C), for four stages; key changes nothing."""
         x = jax.nn.relu(self.norm(self.stem(x), train=train))
         for blocks in self.stages:
             x = chain(blocks, ops.max_pool1d(x, 4), train=train, remat=self.remat)

@@ -10,9 +10,10 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from cnnjax import nn, ops
-from cnnjax.models._remat import chain
+from cnnjax.models import _arguments as arguments
+from cnnjax.models._remat import chain, split
 from cnnjax.nn import _parameters as parameters
-from cnnjax.ops._arguments import wide
+from cnnjax.ops._arguments import count, wide
 
 
 class TCN(nnx.Module):
@@ -31,6 +32,9 @@ class TCN(nnx.Module):
         remat: whether to compute a block again in the backward pass instead of keeping what is in it.
         rngs: source of the initialisers' keys.
 
+    Raises:
+        ValueError: no widths, a kernel_size below 1, or a rate outside [0, 1].
+
     Example:
         >>> model = nnx.eval_shape(lambda: TCN(rngs=nnx.Rngs(0)))
         >>> fields = explain.receptive_field(model, jax.ShapeDtypeStruct((1, 784, 1), "float32"))
@@ -40,7 +44,8 @@ class TCN(nnx.Module):
     Source:
         Bai, Kolter & Koltun 2018, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
         Modeling", section 3 and figure 1; the defaults are those of the authors' code for digits read pixel by pixel.
-        Directions start by fan-in, where the paper has N(0, 0.01): its signals would start small.
+        Directions start by fan-in, where the paper has N(0, 0.01): its signals would start small. Dropout zeroes whole
+        channels as the paper says; the authors' code zeroes single values.
     """
 
     def __init__(
@@ -55,6 +60,9 @@ class TCN(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
+        arguments.stages("TCN", widths=widths)
+        count("TCN", "kernel_size", kernel_size)
+        arguments.rate("TCN", "dropout", dropout)
         self.blocks = nnx.List(
             Block(a, b, kernel_size, dilation=2**i, dropout=dropout, dtype=dtype, rngs=rngs)
             for i, (a, b) in enumerate(itertools.pairwise([channels, *widths]))
@@ -108,12 +116,12 @@ class Block(nnx.Module):
     def __call__(self, x: Array, *, train: bool = False, key: Array | None = None) -> Array:
         """Compute the block's maps of x (N, L, in_features); without a key nothing is dropped."""
         y = x
-        keys = jax.random.split(key) if train and key is not None else (None, None)
-        for conv, conv_key in zip((self.conv1, self.conv2), keys, strict=True):
+        for conv, conv_key in zip((self.conv1, self.conv2), split(key, 2, train=train), strict=True):
             y = jax.nn.relu(conv(y))
             if conv_key is not None:
                 y = ops.spatial_dropout(conv_key, y, rate=self.dropout)
-        return jax.nn.relu(y + (x if self.projection is None else self.projection(x)))
+        shortcut = x if self.projection is None else self.projection(x)
+        return jax.nn.relu(y + shortcut.astype(y.dtype))
 
 
 class CausalConv(nnx.Module):

@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from cnnjax import nn, ops
+from cnnjax.models import _arguments as arguments
 from cnnjax.models._initializers import he_fan_in, normal
 from cnnjax.models._remat import call
 from cnnjax.ops._arguments import wide
@@ -32,12 +33,15 @@ class UNet(nnx.Module):
             on the way down, and up-convolutions keep all of theirs; of pictures they halve them.
         channels: number of channels of a picture.
         num_classes: size of the logits of a pixel.
-        widths: channels of each level, from the picture down.
-        norm: what follows every 3x3 convolution: None, "batch", or "group" for normalisation of 8 groups of channels,
-            which suits the small batches that large volumes leave room for.
+        widths: channels of each level, from the picture down; at least 2 for volumes.
+        norm: what follows every 3x3 convolution: None, "batch", or "group" for normalisation of gcd(8, channels)
+            groups of channels, which suits the small batches that large volumes leave room for.
         dtype: dtype of the computation, bfloat16 say; parameters and logits stay float32.
         remat: whether to compute a level again in the backward pass instead of keeping what is in it.
         rngs: source of the initialisers' keys.
+
+    Raises:
+        ValueError: a rank or a norm that is none of these, no widths, or too small ones.
 
     Example:
         >>> nnx.eval_shape(lambda: unet2d(rngs=nnx.Rngs(0))(jnp.zeros((1, 75, 50, 1)))).shape
@@ -46,7 +50,9 @@ class UNet(nnx.Module):
     Source:
         Ronneberger, Fischer & Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation", figure 1;
         Çiçek et al. 2016, "3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation", figure 2. Theirs
-        pad nothing and lose the margin; the first has dropout at the bottom. Convolutions before a norm have no bias.
+        pad nothing and lose the margin; the first has dropout at the bottom. Convolutions before a norm have no bias,
+        nor have the volumes' up-convolutions, which no norm follows. 3x3 kernels start as He et al. 2015 by fan-in, as
+        in the first paper, but cut off at 2.27 deviations; the others have the deviation 1 / sqrt(fan-in).
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class UNet(nnx.Module):
             raise ValueError(f"UNet: rank must be 2 or 3, got {rank}.")
         if norm not in (None, "batch", "group"):
             raise ValueError(f"UNet: norm must be None, batch or group, got {norm!r}.")
+        arguments.stages("UNet", minimum=rank - 1, widths=widths)
         volumes = rank == 3
         options: dict[str, Any] = {"rank": rank, "norm": norm, "dtype": dtype, "rngs": rngs}
         self.encoders = nnx.List(
@@ -150,13 +157,13 @@ class Level(nnx.Module):
 
 def unet2d(**options: Any) -> UNet:
     """Build the net of 2015, for grey pictures and two classes; the options are `UNet`'s."""
-    return UNet(**{"rank": 2, "channels": 1, "num_classes": 2, "widths": (64, 128, 256, 512, 1024), **options})
+    return UNet(rank=2, **{"channels": 1, "num_classes": 2, "widths": (64, 128, 256, 512, 1024), **options})
 
 
 def unet3d(**options: Any) -> UNet:
     """Build the net of 2016, for volumes of three channels and three classes; the options are `UNet`'s."""
-    published = {"rank": 3, "channels": 3, "num_classes": 3, "widths": (64, 128, 256, 512), "norm": "batch"}
-    return UNet(**{**published, **options})
+    published = {"channels": 3, "num_classes": 3, "widths": (64, 128, 256, 512), "norm": "batch"}
+    return UNet(rank=3, **{**published, **options})
 
 
 def _norm(norm: str | None, width: int, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nn.BatchNorm | nn.GroupNorm:

@@ -1,6 +1,7 @@
 """VGG: small windows, stacked deep, and three dense layers."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from cnnjax import nn, ops
+from cnnjax.models import _arguments as arguments
 from cnnjax.models._initializers import he_fan_out, normal
-from cnnjax.models._remat import chain
+from cnnjax.models._remat import chain, split
 from cnnjax.ops._arguments import wide
 
 
@@ -32,6 +34,10 @@ class VGG(nnx.Module):
         dtype: dtype of the computation, bfloat16 say; parameters and logits stay float32.
         remat: whether to compute a stage again in the backward pass instead of keeping what is in it.
         rngs: source of the initialisers' keys.
+
+    Raises:
+        ValueError: convs and widths of different lengths, a shape too small for so many stages, a rate outside [0, 1];
+            when called, pictures of another size than shape.
 
     Example:
         >>> nnx.eval_shape(lambda: vgg16(rngs=nnx.Rngs(0))(jnp.zeros((2, 224, 224, 3)))).shape
@@ -57,14 +63,18 @@ class VGG(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
+        shrunk = 2 ** len(widths)
+        arguments.stages("VGG", convs=convs, widths=widths)
+        arguments.picture("VGG", shape, shrunk)
+        arguments.rate("VGG", "dropout", dropout)
         height, width, channels = shape
         ends = itertools.pairwise([channels, *widths])
         self.stages = nnx.List(
             Stage(a, b, convs=n, batch_norm=batch_norm, dtype=dtype, rngs=rngs)
             for n, (a, b) in zip(convs, ends, strict=True)
         )
-        shrunk = 2 ** len(widths)
-        sizes = itertools.pairwise([(height // shrunk) * (width // shrunk) * widths[-1], *hidden, num_classes])
+        self.shape, self.maps = tuple(shape), (height // shrunk, width // shrunk, widths[-1])
+        sizes = itertools.pairwise([math.prod(self.maps), *hidden, num_classes])
         *layers, self.output = (nn.Dense(a, b, kernel_init=normal(0.01), dtype=dtype, rngs=rngs) for a, b in sizes)
         self.hidden = nnx.List(layers)
         self.dropout = dropout
@@ -76,9 +86,9 @@ class VGG(nnx.Module):
 
     def head(self, f: Array, *, train: bool = False, key: Array | None = None) -> Array:
         """Compute logits (N, num_classes) from maps."""
+        arguments.maps("VGG", f, self.maps, self.shape)
         x = ops.flatten(f)
-        keys = jax.random.split(key, len(self.hidden)) if train and key is not None else [None] * len(self.hidden)
-        for layer, layer_key in zip(self.hidden, keys, strict=True):
+        for layer, layer_key in zip(self.hidden, split(key, len(self.hidden), train=train), strict=True):
             x = jax.nn.relu(layer(x))
             if layer_key is not None:
                 x = ops.dropout(layer_key, x, rate=self.dropout)

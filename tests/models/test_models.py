@@ -48,12 +48,6 @@ def test_lenet5_connects_c3_as_table_one():
     assert np.flatnonzero(connected[14]).tolist() == [0, 2, 3, 5]
 
 
-def test_lenet5_squashes_to_the_papers_range():
-    model = models.LeNet5(rngs=nnx.Rngs(0))
-    nnx.update(model, jax.tree.map(lambda leaf: 30 * leaf, nnx.state(model)))
-    assert 1.7 < float(jnp.abs(model.features(X)).max()) <= 1.7159
-
-
 def test_lenet_and_mlp_parameters_counted_by_hand():
     convs = 9 * (1 * 16 + 16 * 32 + 32 * 64) + 2 * (16 + 32 + 64)
     assert count(models.LeNet(rngs=nnx.Rngs(0))) == convs + (576 * 128 + 128) + (128 * 10 + 10)
