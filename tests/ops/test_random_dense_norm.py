@@ -114,12 +114,14 @@ def test_random_batch_norms(leading, channels, given_vectors, train, decay, eps,
     *expected, grads = batch_norm_reference(
         x.astype("float64"), exact, np.asarray(weights, "float64"), train, decay, eps
     )
-    # In float32 a mean of 100 is known to 4e-6, and the gradient to as much over a variance, which may be small.
-    variance = x.astype("float64").var(tuple(range(len(leading)))).min() + eps
-    tolerance = {"float64": 1e-11, "float32": 1e-3 + 4e-8 * offset / variance}.get(dtype, TOLERANCES[dtype])
+    # In float32, x around 100 with a spread of 1 is known to 1e-7 * 100 spreads, and a spread may be small.
+    tolerance = {"float64": 1e-11, "float32": 1e-3}.get(dtype, TOLERANCES[dtype])
     close(f"batch_norm {dtype}", y, expected[0], tolerance)
     for ours, theirs in zip(kept, expected[1:], strict=True):
         close("batch_norm's statistics", ours, theirs, 1e-5)
+    if train and dtype == "float32":
+        # A mean of 100 is known to 4e-6, and the gradient to as much over a variance, which may be smaller still.
+        tolerance += 4e-8 * offset / (x.astype("float64").var(tuple(range(len(leading)))).min() + eps)
     close(f"batch_norm's gradient {dtype}", to_x, grads["x"], tolerance)
     for name, ours in to_parameters.items():
         close("batch_norm's gradients of parameters", ours, grads[name], 1e-3)
