@@ -119,6 +119,9 @@ def test_random_batch_norms(leading, channels, given_vectors, train, decay, eps,
     close(f"batch_norm {dtype}", y, expected[0], tolerance)
     for ours, theirs in zip(kept, expected[1:], strict=True):
         close("batch_norm's statistics", ours, theirs, 1e-5)
+    if train and dtype == "float32":
+        # A mean of 100 is known to 4e-6, and the gradient to as much over a variance, which may be smaller still.
+        tolerance += 4e-8 * offset / (x.astype("float64").var(tuple(range(len(leading)))).min() + eps)
     close(f"batch_norm's gradient {dtype}", to_x, grads["x"], tolerance)
     for name, ours in to_parameters.items():
         close("batch_norm's gradients of parameters", ours, grads[name], 1e-3)
