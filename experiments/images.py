@@ -86,9 +86,8 @@ def main() -> None:
         folder = DEMONSTRATION if digits else Path(config.data)
         dataset = data.read_folder(folder, size=config.size, skip_broken=config.skip_broken)
         examples = len(dataset.train["label"])
-        a_while = max(
-            examples, 2000
-        )  # tests and checkpoints of a small folder's every pass would take most of the time
+        # Testing after every pass over a small folder would take most of the time.
+        a_while = max(examples, 2000)
         ends = run.ends(config, examples=a_while, epochs=max(1, round(SHOWN / a_while)))
         tx = run.one_cycle(config, ends[-1], weight_decay=5e-2)
         graphdef, state = train.create(build(len(dataset.class_names), config.seed), tx)

@@ -30,11 +30,11 @@ def main() -> None:
         path = config.workdir or workdir.newest("mnist")
         settings = run.trained(path, "mnist", "images")
         if "class_names" in settings:
-            graphdef, state = images.load(path)
             pictures = np.stack([data.read_picture(file, size=settings["size"]) for file in config.files])
+            graphdef, state = images.load(path)
         else:
-            graphdef, state = mnist.load(path)
             pictures = np.stack([data.read_digit(file) for file in config.files])
+            graphdef, state = mnist.load(path)
         names = settings.get("class_names", range(10))
     probabilities = train.predict(graphdef, state, pictures.astype(np.float32) / 255)
     for file, row in zip(config.files, probabilities, strict=True):
