@@ -25,6 +25,9 @@ def plot_slices(
 ) -> "Figure":
     """Draw slices of a volume: as it is, with the true classes, and with the predicted ones.
 
+    The darkest and the brightest half percent of the voxels are black and white, so that one bright vessel does not
+    darken the rest.
+
     Args:
         image: (D, H, W), any real dtype.
         label: integers (D, H, W), each a place in class_names, 0 for the background.
@@ -59,11 +62,12 @@ def plot_slices(
     height, width = image.shape[1:]
     figure, axes = style.axes(3, len(shown), size=(1.4 * len(shown) + 0.8, 3 * 1.4 * height / width + 0.4))
     colours = _COLOURS[: len(class_names) - 1]
+    dark, bright = np.percentile(image, (0.5, 99.5))
     rows = (("image", None), ("truth", label), ("prediction", prediction))
     for row, (title, classes) in enumerate(rows):
         for column, number in enumerate(shown):
             ax = axes[row * len(shown) + column]
-            ax.imshow(image[number], cmap=style.GREY, vmin=image.min(), vmax=image.max())
+            ax.imshow(image[number], cmap=style.GREY, vmin=dark, vmax=bright)
             for value, colour in enumerate(colours, 1):
                 if classes is not None and (classes[number] == value).any():
                     ax.imshow(np.ones((height, width)), cmap=_plain(colour), alpha=0.55 * (classes[number] == value))

@@ -92,6 +92,14 @@ def test_slices_show_image_truth_and_prediction():
     assert [ax.get_title() for ax in across.axes[:3]] == ["slice 1", "slice 2", "slice 3"]
 
 
+def test_one_bright_voxel_does_not_darken_the_slices():
+    image = np.arange(1000.0).reshape(10, 10, 10)
+    image[9, 9, 9] = 1e6
+    figure = explain.plot_slices(image, *np.zeros((2, 10, 10, 10), int), class_names=["none"], count=2)
+    # The voxels in the places 4.995 and 994.005 of all 1,000 in order.
+    np.testing.assert_allclose([ax.images[0].get_clim() for ax in figure.axes], [(4.995, 994.005)] * 6)
+
+
 def test_confusion_matrix_counts_by_hand():
     counts = explain.confusion_matrix([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 2], num_classes=3)
     np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [1, 0, 2]])
