@@ -21,9 +21,10 @@ class Batches:
         examples: arrays of equal length N by name; "position" is reserved.
         batch_size: examples a batch, at least 1; it may exceed N.
         seed: any integer.
+        share: (i, n): of every batch only the i-th of n equal parts, for the i-th of n processes.
 
     Raises:
-        ValueError: batch_size below 1, no examples, arrays of different length, a reserved name.
+        ValueError: batch_size below 1, no examples, arrays of different length, a reserved name, or no such share.
 
     Example:
         >>> batches = Batches({"label": np.arange(3)}, 2, seed=0)
@@ -36,9 +37,11 @@ class Batches:
     examples: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
     batch_size: int
     seed: int = dataclasses.field(kw_only=True)
+    share: tuple[int, int] = dataclasses.field(default=(0, 1), kw_only=True)
 
     def __post_init__(self):
         _check_batch_size("Batches", self.batch_size)
+        _rows("Batches", self.batch_size, self.share)
         if _length("Batches", self.examples, reserved="position") == 0:
             raise ValueError("Batches: examples must not be empty, got 0. Give at least one example.")
 
@@ -49,7 +52,7 @@ class Batches:
             step: number of the step, from 0.
 
         Returns:
-            The examples' arrays, (batch_size, ...) each, and "position", uint32 (batch_size,): the place
+            The examples' arrays, (batch_size / n, ...) each, and "position", uint32 (batch_size / n,): the place
             of each example in the stream, modulo 2 ** 32, from which augmentation keys are folded.
 
         Raises:
@@ -59,14 +62,17 @@ class Batches:
         step = operator.index(step)
         if step < 0:
             raise ValueError(f"Batches: step must be at least 0, got {step}. Count steps from 0.")
-        positions = step * self.batch_size + np.arange(self.batch_size)
+        rows = _rows("Batches", self.batch_size, self.share)
+        positions = step * self.batch_size + np.arange(rows.start, rows.stop)
         size = len(next(iter(self.examples.values())))
         places = _stream(operator.index(self.seed), size, positions)
         batch = {name: array[places] for name, array in self.examples.items()}
         return batch | {"position": positions.astype(np.uint32)}
 
 
-def padded(examples: Mapping[str, np.ndarray], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def padded(
+    examples: Mapping[str, np.ndarray], batch_size: int, *, share: tuple[int, int] = (0, 1)
+) -> Iterator[dict[str, np.ndarray]]:
     """Yield evaluation batches of one size that hold every example exactly once.
 
     The last batch is filled with zeros, which "mask" marks: weigh every result with it.
@@ -74,13 +80,14 @@ def padded(examples: Mapping[str, np.ndarray], batch_size: int) -> Iterator[dict
     Args:
         examples: arrays of equal length N by name; "mask" is reserved.
         batch_size: examples a batch, at least 1.
+        share: (i, n): of every batch only the i-th of n equal parts, for the i-th of n processes.
 
     Returns:
-        An iterator over ceil(N / batch_size) batches: the arrays, (batch_size, ...) each, in order, and
-        "mask", bool (batch_size,), True for examples and False for filling.
+        An iterator over ceil(N / batch_size) batches: the arrays, (batch_size / n, ...) each, in order, and
+        "mask", bool (batch_size / n,), True for examples and False for filling.
 
     Raises:
-        ValueError: batch_size below 1, arrays of different length, no arrays, a reserved name.
+        ValueError: batch_size below 1, arrays of different length, no arrays, a reserved name, or no such share.
 
     Example:
         >>> for batch in padded({"label": np.array([7, 8, 9])}, 2):
@@ -90,7 +97,21 @@ def padded(examples: Mapping[str, np.ndarray], batch_size: int) -> Iterator[dict
     """
     _check_batch_size("padded", batch_size)
     size = _length("padded", examples, reserved="mask")
-    return (_padded_batch(examples, start, batch_size) for start in range(0, size, batch_size))
+    rows = _rows("padded", batch_size, share)
+    starts = range(rows.start, rows.start + size, batch_size)
+    return (_padded_batch(examples, start, rows.stop - rows.start) for start in starts)
+
+
+def _rows(op: str, batch_size: int, share: tuple[int, int]) -> slice:
+    """Return which rows of a batch are an equal share of it."""
+    part, parts = share
+    if not 0 <= part < parts or batch_size % parts:
+        raise ValueError(
+            f"{op}: share must be (i, n) with i from 0 to n - 1 and n a divisor of the batch size, got {share} for"
+            f" {batch_size} examples. Use a multiple of {max(parts, 1)}."
+        )
+    size = batch_size // parts
+    return slice(part * size, (part + 1) * size)
 
 
 def _padded_batch(examples: Mapping[str, np.ndarray], start: int, batch_size: int) -> dict[str, np.ndarray]:

@@ -25,9 +25,10 @@ class Crops:
         size: (D, H, W) of the box.
         batch_size: boxes a batch, at least 1.
         seed: any integer.
+        share: as of `Batches`.
 
     Raises:
-        ValueError: no volumes, a size below 1, or a batch size below 1.
+        ValueError: no volumes, a size below 1, a batch size below 1, or no such share.
 
     Example:
         >>> volumes = data.load_hippocampus("embedded").train
@@ -40,6 +41,7 @@ class Crops:
     size: tuple[int, int, int]
     batch_size: int
     seed: int = dataclasses.field(kw_only=True)
+    share: tuple[int, int] = dataclasses.field(default=(0, 1), kw_only=True)
 
     def __post_init__(self):
         if len(self.size) != 3 or min(self.size) < 1:
@@ -48,7 +50,7 @@ class Crops:
 
     @functools.cached_property
     def _stream(self) -> Batches:
-        return Batches({"volume": np.arange(len(self.volumes))}, self.batch_size, seed=self.seed)
+        return Batches({"volume": np.arange(len(self.volumes))}, self.batch_size, seed=self.seed, share=self.share)
 
     @functools.cached_property
     def _images(self) -> list[np.ndarray]:
@@ -61,11 +63,11 @@ class Crops:
             step: number of the step, from 0.
 
         Returns:
-            "image", float32 (batch_size, *size, 1), `standardized`; "label", int32 (batch_size, *size); "position", as
-            of `Batches`.
+            "image", float32 (batch_size / n, *size, 1), `standardized`; "label", int32 (batch_size / n, *size);
+            "position", as of `Batches`.
         """
         drawn = self._stream(step)
-        first = operator.index(step) * self.batch_size
+        first = operator.index(step) * self.batch_size + self.share[0] * len(drawn["position"])
         boxes = [self._box(number, first + i) for i, number in enumerate(drawn["volume"].tolist())]
         image, label = (np.stack(arrays) for arrays in zip(*boxes, strict=True))
         return {"image": image[..., None], "label": label.astype(np.int32), "position": drawn["position"]}

@@ -1,7 +1,9 @@
 """One training step and one evaluation step, as pure functions over a pytree."""
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -43,6 +45,7 @@ def make_train_step(
     loss_fn: LossFn,
     *,
     ema_decay: float | None = None,
+    accumulate: int = 1,
 ) -> TrainStep:
     """Make the pure, unjitted function that takes one optimiser step.
 
@@ -57,12 +60,16 @@ def make_train_step(
             with train=True and the key; a stock one is in training mode and draws from the key by itself.
         ema_decay: share of the averaged parameters kept in a step, in [0, 1); needs `create(..., ema=True)`. Batch
             statistics are those of the last steps: with batch-norm, average over no more steps than its decay does.
+        accumulate: in how many parts a batch is worked through, at least 1, one after the other; the gradients are
+            added up. It takes less memory and more time. Example i is in part i modulo `accumulate`; each part has
+            its own noise and batch statistics.
 
     Returns:
         step(state, batch, key, *, axis_name=None) -> (state, {"loss": (), name: ()}).
 
     Raises:
-        ValueError: when called, if the losses are not one an example, or one of ema_decay and state.ema is missing.
+        ValueError: accumulate below 1; when called, if the losses are not one an example, one of ema_decay and
+            state.ema is missing, or a device's share of the batch does not divide by accumulate.
 
     Example:
         >>> def loss_fn(model, batch, key):
@@ -78,6 +85,9 @@ def make_train_step(
         Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 3, for means over the global batch.
     """
 
+    if accumulate < 1:
+        raise ValueError(f"make_train_step: accumulate must be at least 1, got {accumulate}. Use 1 for whole batches.")
+
     def step(
         state: TrainState, batch: Batch, key: Array, *, axis_name: str | None = None
     ) -> tuple[TrainState, dict[str, Array]]:
@@ -90,8 +100,8 @@ def make_train_step(
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
 
-        def mean_loss(params: Any) -> tuple[Array, tuple[dict[str, Array], Any]]:
-            model = nnx.merge(graphdef, params, state.model_state)
+        def mean_loss(params: Any, model_state: Any, batch: Batch, key: Array) -> tuple[Array, tuple[Any, Any]]:
+            model = nnx.merge(graphdef, params, model_state)
             _bind(model, axis_name)
             with mode(model, train=True, key=key):
                 losses, metrics = loss_fn(model, batch, key)
@@ -104,7 +114,15 @@ def make_train_step(
             _, _, model_state = nnx.split(model, nnx.Param, ...)
             return means["loss"], (means, nnx.to_pure_dict(model_state))
 
-        grads, (metrics, model_state) = jax.grad(mean_loss, has_aux=True)(state.params)
+        def work(model_state: Any, part: tuple[Batch, Array]) -> tuple[Any, tuple[Any, dict[str, Array]]]:
+            grads, (means, model_state) = jax.grad(mean_loss, has_aux=True)(state.params, model_state, *part)
+            return model_state, (grads, means)
+
+        if accumulate == 1:
+            model_state, (grads, metrics) = work(state.model_state, (batch, key))
+        else:
+            parts = jax.tree.map(partial(_in_parts, accumulate), batch), jax.random.split(key, accumulate)
+            model_state, (grads, metrics) = _scan_mean(work, state.model_state, parts)
         if axis_name is not None:
             grads, metrics = lax.pmean((grads, metrics), axis_name)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -156,6 +174,29 @@ def make_eval_step(graphdef: nnx.GraphDef[Any], metric_fn: MetricFn) -> EvalStep
         return sums if axis_name is None else lax.psum(sums, axis_name)
 
     return step
+
+
+def _in_parts(count: int, leaf: Array) -> Array:
+    """Return (count, N / count, ...), part i of examples i, i + count and so on: of a split batch, every device's."""
+    if leaf.shape[0] % count:
+        raise ValueError(
+            f"make_train_step: accumulate must divide a device's share of the batch, got {count} for {leaf.shape[0]}"
+            f" examples. Use a multiple of {count}."
+        )
+    return jnp.moveaxis(leaf.reshape(leaf.shape[0] // count, count, *leaf.shape[1:]), 1, 0)
+
+
+def _scan_mean(work: Callable[[Any, Any], tuple[Any, Any]], carry: Any, parts: Any) -> tuple[Any, Any]:
+    """Return the last carry and the mean of the results, of which one at a time is kept."""
+    count = len(jax.tree.leaves(parts)[0])
+    first, rest = (jax.tree.map(operator.itemgetter(i), parts) for i in (0, slice(1, None)))
+
+    def add(done: tuple[Any, Any], part: Any) -> tuple[tuple[Any, Any], None]:
+        carry, result = work(done[0], part)
+        return (carry, jax.tree.map(jnp.add, done[1], result)), None
+
+    (carry, total), _ = lax.scan(add, work(carry, first), rest)
+    return carry, jax.tree.map(lambda leaf: leaf / count, total)
 
 
 def _bind(model: nnx.Module, axis_name: str | None) -> None:

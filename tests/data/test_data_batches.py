@@ -1,5 +1,6 @@
 import time
 
+import chex
 import numpy as np
 import pytest
 
@@ -108,6 +109,9 @@ def test_the_permutation_cannot_be_damaged_through_a_batch():
         (lambda: padded(numbered(5), 0), "padded: batch_size must be at least 1, got 0"),
         (lambda: padded({"mask": np.zeros(3)}, 2), "padded: examples must hold arrays, none called 'mask'"),
         (lambda: padded(numbered(5) | {"x": np.zeros(4)}, 2), "padded: arrays must have one length"),
+        (lambda: Batches(numbered(5), 4, seed=0, share=(0, 3)), r"Batches: share must be .* got \(0, 3\) for 4 exampl"),
+        (lambda: Batches(numbered(5), 4, seed=0, share=(2, 2)), r"Batches: share must be .* got \(2, 2\) for 4 exampl"),
+        (lambda: padded(numbered(5), 4, share=(-1, 2)), r"padded: share must be .* got \(-1, 2\) for 4 examples"),
     ],
 )
 def test_bad_arguments_are_named_at_once(make, text):
@@ -129,3 +133,22 @@ def test_padded_takes_images_alone():
     batches = list(padded({"image": np.ones((5, 2, 2, 1), np.uint8)}, 4))
     assert [set(b) for b in batches] == [{"image", "mask"}] * 2
     assert batches[1]["mask"].tolist() == [True, False, False, False]
+
+
+def joined(parts):
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def test_shares_make_up_the_batch():
+    whole = Batches(numbered(7), 6, seed=0)
+    for n in (1, 2, 3, 6):
+        shares = [Batches(numbered(7), 6, seed=0, share=(i, n)) for i in range(n)]
+        for step in range(4):
+            chex.assert_trees_all_equal(joined([share(step) for share in shares]), whole(step))
+
+
+def test_padded_shares_make_up_the_batches():
+    for n in (1, 2, 4):
+        for size in (0, 1, 3, 8, 9):
+            parts = zip(*(padded(numbered(size), 4, share=(i, n)) for i in range(n)), strict=True)
+            chex.assert_trees_all_equal([joined(part) for part in parts], list(padded(numbered(size), 4)))

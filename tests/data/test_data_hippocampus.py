@@ -201,6 +201,14 @@ def test_crops_are_a_function_of_seed_and_step():
     assert len(starts) > 25
 
 
+def test_shares_of_crops_make_up_the_batch():
+    volumes = [volume(seed, (5, 6, 7)) for seed in range(3)]
+    whole = Crops(volumes, (3, 4, 4), 4, seed=1)(2)
+    parts = [Crops(volumes, (3, 4, 4), 4, seed=1, share=(i, 2))(2) for i in range(2)]
+    for name, array in whole.items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), array)
+
+
 def test_small_volumes_are_filled_up():
     batch = Crops([volume(0, (2, 6, 7))], (4, 4, 9), 1, seed=0)(0)
     assert batch["image"].shape == (1, 4, 4, 9, 1)

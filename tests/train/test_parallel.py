@@ -1,6 +1,6 @@
 """One step on 1, 2 and 8 devices: the same parameters in float64, the same gradients in float32."""
 
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,25 +8,11 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from train_helpers import first_gradients, loss_fn, make, make_batch, trained
 
 from cnnjax import data, models, train
 
 needs_eight = pytest.mark.skipif(jax.local_device_count() < 8, reason="needs 8 (virtual) devices")
-
-
-def make_batch(step, dtype: Any = np.float32, size=16):
-    rng = np.random.default_rng(step)
-    image = rng.normal(size=(size, 12, 12, 1)).astype(dtype)
-    position = (step * size + np.arange(size)).astype(np.uint32)
-    return {"image": image, "label": (image.mean((1, 2, 3)) > 0).astype(np.int32), "position": position}
-
-
-def loss_fn(model, batch, key):
-    keys = jax.vmap(lambda position: jax.random.fold_in(jax.random.key(3), position))(batch["position"])
-    moved = jax.vmap(lambda k, image: data.translate(k, image, max_shift=2))(keys, batch["image"])
-    logits = train.apply(model, moved, train=True, key=None)
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-    return losses, {"accuracy": logits.argmax(-1) == batch["label"]}
 
 
 def metric_fn(model, batch):
@@ -34,63 +20,35 @@ def metric_fn(model, batch):
     return {"accuracy": logits.argmax(-1) == batch["label"]}
 
 
+def mesh(*shape, names):
+    return jax.sharding.Mesh(np.array(jax.local_devices()[: math.prod(shape)]).reshape(shape), names)
+
+
 def wrappers():
-    devices = jax.local_devices()
-    return [train.parallel.jit] + [lambda step, n=n: train.parallel.pmap(step, devices=devices[:n]) for n in (1, 2, 8)]
-
-
-class StockNet(nnx.Module):
-    def __init__(self, rngs):
-        # A bias would have no gradient before a batch-norm but rounding, which AdamW divides by itself.
-        self.conv = nnx.Conv(1, 4, (3, 3), use_bias=False, rngs=rngs)
-        # Flax's default variance, E[x²] - m², would itself differ by more than the tolerance.
-        self.norm = nnx.BatchNorm(4, use_fast_variance=False, rngs=rngs)
-        self.dense = nnx.Linear(4, 2, rngs=rngs)
-
-    def __call__(self, x):
-        return self.dense(nnx.relu(self.norm(self.conv(x))).mean((1, 2)))
-
-
-def make(name, dtype):
-    model = (
-        models.LeNet(shape=(12, 12, 1), num_classes=2, widths=(4, 6, 8), rngs=nnx.Rngs(0))
-        if name == "ours"
-        else StockNet(nnx.Rngs(0))
-    )
-    nnx.update(model, jax.tree.map(lambda leaf: leaf.astype(dtype), nnx.state(model)))
-    return model
+    pmaps = [lambda step, n=n: train.parallel.pmap(step, devices=jax.local_devices()[:n]) for n in (1, 2, 8)]
+    meshes = [mesh(2, names="d"), mesh(8, names=["fsdp"]), mesh(2, 4, names=["data", "fsdp"])]
+    return [train.parallel.jit, *pmaps, *(lambda step, m=m: train.parallel.sharded(step, m) for m in meshes)]
 
 
 @needs_eight
-@pytest.mark.parametrize("name", ["ours", "stock"])
-def test_ten_steps_in_float64_give_the_same_parameters(name):
-    finals = []
-    with jax.enable_x64(True):
-        for wrap in wrappers():
-            tx = optax.adamw(1e-2)
-            graphdef, state = train.create(make(name, jnp.float64), tx)
-            run = wrap(train.make_train_step(graphdef, tx, loss_fn))
-            metrics = {}
-            for step in range(10):
-                state, metrics = run(state, make_batch(step, np.float64), jax.random.key(0))
-            finals.append((state.params, state.model_state, metrics))
-            assert int(state.step) == 10
-        first = nnx.to_pure_dict(nnx.state(make(name, jnp.float64), nnx.Param))
-        moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), finals[0][0], first)
-        # Not all: the bias of a convolution before a batch-norm has no gradient.
-        assert np.median(jax.tree.leaves(moved)) > 1e-2
-        for other in finals[1:]:
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9), finals[0], other)
+@pytest.mark.parametrize(("name", "accumulate"), [("ours", 1), ("stock", 1), ("ours", 2)])
+def test_twenty_steps_in_float64_give_the_same_parameters(name, accumulate):
+    finals = [trained(wrap, name, steps=20, accumulate=accumulate) for wrap in wrappers()]
+    state, metrics = finals[0]
+    assert int(state.step) == 20
+    first = nnx.to_pure_dict(nnx.state(make(name, jnp.float32), nnx.Param))
+    moved = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), state.params, first)
+    # Not all: the bias of a convolution before a batch-norm has no gradient.
+    assert np.median(jax.tree.leaves(moved)) > 1e-2
+    for other, other_metrics in finals[1:]:
+        compared = (state.params, state.ema, state.model_state, metrics)
+        with_it = (other.params, other.ema, other.model_state, other_metrics)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9), compared, with_it)
 
 
 @needs_eight
 def test_first_gradients_in_float32_are_the_same():
-    grads = []
-    for wrap in wrappers():
-        tx = optax.sgd(1.0)
-        graphdef, state = train.create(make("ours", jnp.float32), tx)
-        after, _ = wrap(train.make_train_step(graphdef, tx, loss_fn))(state, make_batch(0), jax.random.key(0))
-        grads.append(jax.tree.map(lambda a, b: np.asarray(a - b), state.params, after.params))
+    grads = [first_gradients(wrap) for wrap in wrappers()]
     for other in grads[1:]:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), grads[0], other)
 
@@ -137,3 +95,84 @@ def test_a_batch_that_does_not_divide_is_refused():
         match=r"pmap: a batch must divide over the devices, got 12 examples for 8 devices. Use a multiple of 8",
     ):
         run(state, make_batch(0, size=12), jax.random.key(0))
+
+
+@needs_eight
+@pytest.mark.parametrize("wrap", wrappers())
+def test_no_wrapper_scales_gradients(wrap):
+    class Line(nnx.Module):
+        def __init__(self):
+            self.slope = nnx.Param(jnp.zeros(2048))
+
+        def __call__(self, x):
+            return x * self.slope.sum()
+
+    def loss_fn(model, batch, key):
+        return model(batch["x"]), {}
+
+    tx = optax.sgd(1.0)
+    graphdef, state = train.create(Line(), tx)
+    run = wrap(train.make_train_step(graphdef, tx, loss_fn))
+    after, metrics = run(state, {"x": np.arange(16, dtype=np.float32)}, jax.random.key(0))
+    # The mean of 0 to 15.
+    np.testing.assert_allclose(after.params["slope"], -7.5, rtol=1e-6)
+    assert float(metrics["loss"]) == 0
+
+
+@needs_eight
+def test_sharded_puts_an_eighth_of_the_state_on_each_device():
+    model = models.ResNet(blocks=(1, 1), widths=(64, 256), num_classes=10, rngs=nnx.Rngs(0))
+    tx = optax.adamw(1e-3)
+    graphdef, state = train.create(model, tx, ema=True)
+    step = train.make_train_step(graphdef, tx, image_loss, ema_decay=0.9)
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    batch = {"image": np.zeros((8, 8, 8, 3), np.float32), "label": np.zeros(8, np.int32)}
+    for shape, names, share in [((8,), ["fsdp"], 8), ((2, 4), ["data", "fsdp"], 4), ((8,), ["data"], 1)]:
+        after, _ = train.parallel.sharded(step, mesh(*shape, names=names))(state, batch, jax.random.key(0))
+        held = dict.fromkeys(jax.local_devices(), 0)
+        for leaf in jax.tree.leaves(after):
+            for shard in leaf.addressable_shards:
+                held[shard.device] += shard.data.nbytes
+        # A little is too small to be split.
+        assert whole / share <= min(held.values()) <= max(held.values()) < 1.05 * whole / share
+        again, _ = train.parallel.sharded(step, mesh(*shape, names=names))(after, batch, jax.random.key(0))
+        assert jax.tree.map(lambda leaf: leaf.sharding, again) == jax.tree.map(lambda leaf: leaf.sharding, after)
+
+
+def image_loss(model, batch, key):
+    logits = train.apply(model, batch["image"], train=True, key=key)
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch["label"]), {}
+
+
+@needs_eight
+def test_sharded_takes_a_mesh_of_explicit_axes_and_a_state_from_elsewhere():
+    explicit = jax.make_mesh((8,), ("fsdp",), axis_types=(jax.sharding.AxisType.Explicit,))
+    tx = optax.sgd(0.1)
+    graphdef, state = train.create(make("ours", jnp.float32), tx)
+    run = train.parallel.sharded(train.make_train_step(graphdef, tx, loss_fn), explicit)
+    first, _ = run(state, make_batch(0), jax.random.key(0))
+    committed = jax.device_put(state, jax.local_devices()[3])
+    second, _ = run(committed, make_batch(0), jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+@needs_eight
+def test_sharded_compiles_once():
+    traces = []
+
+    def counted(model, batch, key):
+        traces.append(1)
+        return loss_fn(model, batch, key)
+
+    tx = optax.sgd(0.1)
+    graphdef, state = train.create(make("ours", jnp.float32), tx)
+    run = train.parallel.sharded(train.make_train_step(graphdef, tx, counted))
+    for step in range(3):
+        state, _ = run(state, make_batch(step), jax.random.key(step))
+    assert len(traces) == 1
+
+
+def test_sharded_refuses_a_batch_that_does_not_divide():
+    run = train.parallel.sharded(lambda state, batch, axis_name: state)
+    with pytest.raises(ValueError, match=r"sharded: a batch must divide over the devices, got 9 examples for 8 dev"):
+        run(1.0, np.zeros(9))
