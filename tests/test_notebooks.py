@@ -79,7 +79,10 @@ def test_installs_only_what_is_missing(path):
     assert f'"cnnjax[experiments] @ git+{REPOSITORY}"' in first
 
 
-@every_notebook
+# The first three, every time; all of them take minutes.
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem >= "04")) for path in NOTEBOOKS]
+)
 def test_runs_from_a_bare_kernel(path, tmp_path):
     notebook = read(path)
     for cell in code_cells(notebook):
