@@ -173,7 +173,8 @@ def main() -> None:
             raise ValueError(f"--ema-decay must be in [0, 1), got {config.ema_decay}.")
         if config.accelerate:
             cnnjax.accelerate(keep_memory=True)
-        dataset = data.load("cifar10", config.data)
+        with train.processes.first():
+            dataset = data.load("cifar10", config.data)
         examples = len(dataset.train["label"])
         ends = run.ends(config, examples=examples, epochs=8 if config.recipe == "speed" else 30)
         tx = optimiser(config, ends[-1])
@@ -191,6 +192,8 @@ def main() -> None:
     numbered = replace(dataset, train=dataset.train | {"number": np.arange(examples, dtype=np.uint32)})
     with commandline.interruption(COMMAND, begun.advice()):
         state = classifier.fit(begun, config, numbered, state, step, eval_step, unit="images")
+        if jax.process_index():
+            return
         _report(config, dataset, train.merge(graphdef, state), state, begun)
 
 

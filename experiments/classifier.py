@@ -46,9 +46,9 @@ def fit(
     at_once = options.batch_size * max(1, 512 // options.batch_size)
 
     def test(state: train.TrainState) -> dict[str, float]:
-        return train.evaluate(eval_step, state, data.padded(dataset.test, at_once))
+        return train.evaluate(eval_step, state, data.padded(dataset.test, at_once, share=run.share()))
 
-    batches = data.Batches(dataset.train, options.batch_size, seed=options.seed)
+    batches = data.Batches(dataset.train, options.batch_size, seed=options.seed, share=run.share())
     return run.train_epochs(begun, state, step, batches, test, seed=options.seed, unit=unit)
 
 

@@ -114,9 +114,10 @@ def main() -> None:
             raise ValueError(f"--widths must be numbers of at least 1, got {config.widths}.")
         if config.accelerate:
             cnnjax.accelerate(keep_memory=True)
-        volumes = data.load_hippocampus(config.data)
+        with train.processes.first():
+            volumes = data.load_hippocampus(config.data)
         ends = run.ends(config, examples=len(volumes.train), epochs=12)
-        batches = data.Crops(volumes.train, config.box, config.batch_size, seed=config.seed)
+        batches = data.Crops(volumes.train, config.box, config.batch_size, seed=config.seed, share=run.share())
         tx = run.one_cycle(config, ends[-1], weight_decay=1e-2)
         graphdef, state = train.create(build(config, len(volumes.class_names)), tx)
         settings = {n: asdict(config)[n] for n in ("batch_size", "learning_rate", "seed")}
@@ -130,7 +131,8 @@ def main() -> None:
     compiled = jax.jit(lambda state, batch: look(train.merge(graphdef, state), batch))
 
     def looks(state: train.TrainState) -> list[dict[str, np.ndarray]]:
-        return [jax.device_get(compiled(state, whole(volume))) for volume in volumes.test]
+        whole_state = train.parallel.gathered(state)
+        return [jax.device_get(compiled(whole_state, whole(volume))) for volume in volumes.test]
 
     def test(state: train.TrainState) -> dict[str, float]:
         found = looks(state)
@@ -138,6 +140,8 @@ def main() -> None:
 
     with commandline.interruption(COMMAND, begun.advice()):
         state = run.train_epochs(begun, state, step, batches, test, seed=config.seed, unit="boxes")
+        if jax.process_index():
+            return
         _report(config, volumes, looks(state), state, begun)
 
 

@@ -81,7 +81,8 @@ def main() -> None:
         digits = config.data in ("auto", "embedded")
         flip = config.flip and not digits
         if digits:
-            data.write_digits(DEMONSTRATION)
+            with train.processes.first():
+                data.write_digits(DEMONSTRATION)
             print(f"No --data FOLDER is given: training on handwritten digits, written to {DEMONSTRATION}.")
         folder = DEMONSTRATION if digits else Path(config.data)
         dataset = data.read_folder(folder, size=config.size, skip_broken=config.skip_broken)
@@ -102,6 +103,8 @@ def main() -> None:
     eval_step = train.make_eval_step(graphdef, classifier.make_metric_fn(floats))
     with commandline.interruption(COMMAND, begun.advice()):
         state = classifier.fit(begun, config, dataset, state, step, eval_step, unit="pictures")
+        if jax.process_index():
+            return
         probabilities = classifier.probabilities(graphdef, state, dataset.test["image"], floats)
         _draw(dataset, probabilities, begun.path)
         classifier.report(begun, config, dataset, state, probabilities)

@@ -72,7 +72,8 @@ def main() -> None:
         config = run.check(commandline.parse(Config, COMMAND))
         if config.accelerate:
             cnnjax.accelerate(keep_memory=True)
-        dataset = data.load("mnist", config.data)
+        with train.processes.first():
+            dataset = data.load("mnist", config.data)
         examples = len(dataset.train["label"])
         ends = run.ends(config, examples=examples, epochs=round(5 * math.sqrt(60_000 / examples)))
         tx = run.one_cycle(config, ends[-1], weight_decay=1e-2)
@@ -87,6 +88,8 @@ def main() -> None:
     eval_step = train.make_eval_step(graphdef, classifier.make_metric_fn(floats))
     with commandline.interruption(COMMAND, begun.advice()):
         state = classifier.fit(begun, config, dataset, state, step, eval_step, unit="images")
+        if jax.process_index():
+            return
         probabilities = classifier.probabilities(graphdef, state, dataset.test["image"], floats)
         _draw(dataset, train.merge(graphdef, state), probabilities, begun.path)
         classifier.report(begun, config, dataset, state, probabilities)

@@ -3,7 +3,9 @@
 import bisect
 import dataclasses
 import math
+import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,8 +38,14 @@ class Options:
     """Of initial parameters, order, augmentation and dropout."""
     workdir: Path | None = None
     """Folder of the run; by default a new runs/EXPERIMENT/NUMBER."""
-    parallel: Literal["jit", "pmap"] = "jit"
-    """One device, or all."""
+    parallel: Literal["jit", "pmap", "sharded"] = "jit"
+    """One device; or all, each with the whole net, or with its share of it."""
+    coordinator: str | None = None
+    """Where several processes train as one: HOST:PORT of process 0; or auto, on a cluster that JAX detects."""
+    num_processes: int | None = None
+    """How many processes."""
+    process_id: int | None = None
+    """The number of this one, from 0; 0 alone reports and writes."""
     accelerate: bool = True
     """On CPU, compute convolution and pooling as cnnjax.accelerate does."""
     resume: bool = False
@@ -81,16 +89,20 @@ class Run:
 def check(options: Config) -> Config:
     """Refuse options that no experiment can run with, and a workdir whose contents would be lost; write nothing.
 
+    Where there are several processes, it first joins them.
+
     Returns:
         The options; of a run to be resumed without --epochs, with the epochs that it was begun with.
     """
+    _join(options)
     for name, value in (("epochs", options.epochs), ("steps", options.steps), ("batch-size", options.batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}.")
-    if options.parallel == "pmap" and options.batch_size % jax.device_count():
+    devices = jax.process_count() if options.parallel == "jit" else jax.device_count()
+    if options.batch_size % devices:
         raise ValueError(
-            f"--batch-size must divide over the devices, got {options.batch_size} for {jax.device_count()}."
-            f" Use a multiple of {jax.device_count()}."
+            f"--batch-size must divide over the devices, got {options.batch_size} for {devices}."
+            f" Use a multiple of {devices}."
         )
     if not (options.learning_rate > 0 and math.isfinite(options.learning_rate)):
         raise ValueError(f"--learning-rate must be a positive number, got {options.learning_rate}.")
@@ -99,6 +111,23 @@ def check(options: Config) -> Config:
         meta = train.checkpoint.read_meta(options.workdir / workdir.CHECKPOINTS) or {}
         return dataclasses.replace(options, epochs=meta.get("epochs"))
     return options
+
+
+def _join(options: Options) -> None:
+    given = (options.coordinator, options.num_processes, options.process_id)
+    if all(option is None for option in given):
+        return
+    if options.workdir is None:
+        raise ValueError("several processes must share a run, got no --workdir. Name one folder for all of them.")
+    train.processes.join(*((None, None, None) if given == ("auto", None, None) else given))
+    if jax.process_index():
+        # What process 0 says is said.
+        sys.stdout = Path(os.devnull).open("w")
+
+
+def share() -> tuple[int, int]:
+    """Which part of every batch this process reads, of how many."""
+    return jax.process_index(), jax.process_count()
 
 
 def ends(options: Options, *, examples: int, epochs: int) -> tuple[int, ...]:
@@ -122,7 +151,9 @@ def begin(
     settings = {"experiment": experiment, **settings}
     if not (options.resume and options.workdir):
         path = options.workdir or workdir.fresh(experiment)
-        workdir.clear(path)
+        with train.processes.first():
+            if not jax.process_index():
+                workdir.clear(path)
         return Run(path, settings, ends, started), state
     meta = train.checkpoint.read_meta(options.workdir / workdir.CHECKPOINTS)
     if meta is not None:
@@ -138,7 +169,8 @@ def begin(
     if (run.path / workdir.RESULT).exists() and int(state.step) >= ends[-1]:
         print(f"{run.path} has finished its {len(ends)} epochs already. Train it further with --resume --epochs MORE.")
         return None, state
-    workdir.keep_rows(run.path, up_to=int(state.step))
+    if not jax.process_index():
+        workdir.keep_rows(run.path, up_to=int(state.step))
     return run, state
 
 
@@ -174,18 +206,26 @@ def train_epochs(
     seed: int,
     unit: str,
 ) -> train.TrainState:
-    """Train epoch by epoch; after each, test, write the metrics and then the checkpoint."""
+    """Train epoch by epoch; after each, test, write the metrics and then the checkpoint.
+
+    Returns:
+        The last state, whole in every process; but for the first they are to leave the rest to it.
+    """
     for epoch in range(run.epochs_done(int(state.step)) + 1, len(run.ends) + 1):
         title = f"epoch {epoch}/{len(run.ends)}"
         steps = run.ends[epoch - 1] - int(state.step)
-        state, history = train.fit(step, state, batches, jax.random.key(seed), steps=steps, progress=title, unit=unit)
+        progress = None if jax.process_index() else title
+        state, history = train.fit(
+            step, state, batches, jax.random.key(seed), steps=steps, progress=progress, unit=unit
+        )
         test = {name: value for name, value in evaluate(state).items() if name != "count"}
         seconds = run.seconds()
         print(f"{title}: test {', '.join(f'{name} {value:.4f}' for name, value in test.items())}, {seconds:.1f} s")
-        workdir.add_rows(run.path, _rows(epoch, int(state.step), history, test, seconds))
+        if not jax.process_index():
+            workdir.add_rows(run.path, _rows(epoch, int(state.step), history, test, seconds))
         meta = {**run.settings, "epochs": len(run.ends), "epochs_done": epoch, "seconds": seconds}
         train.checkpoint.save(run.path / workdir.CHECKPOINTS, state, meta)
-    return state
+    return train.parallel.gathered(state)
 
 
 def _rows(
@@ -231,4 +271,4 @@ def one_cycle(options: Options, steps: int, *, weight_decay: float) -> optax.Gra
 
 def wrapper(options: Options) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The wrapper of `train.parallel` that --parallel names."""
-    return train.parallel.pmap if options.parallel == "pmap" else train.parallel.jit
+    return getattr(train.parallel, options.parallel)

@@ -70,7 +70,8 @@ def main() -> None:
             raise ValueError(f"--width must be at least 1, got {config.width}.")
         if config.accelerate:
             cnnjax.accelerate(keep_memory=True)
-        dataset = data.load("spoken_digits", config.data)
+        with train.processes.first():
+            dataset = data.load("spoken_digits", config.data)
         examples = len(dataset.train["label"])
         ends = run.ends(config, examples=examples, epochs=40)
         tx = run.one_cycle(config, ends[-1], weight_decay=5e-2)
@@ -85,6 +86,8 @@ def main() -> None:
     eval_step = train.make_eval_step(graphdef, classifier.make_metric_fn(scaled, "audio"))
     with commandline.interruption(COMMAND, begun.advice()):
         state = classifier.fit(begun, config, dataset, state, step, eval_step, unit="sounds")
+        if jax.process_index():
+            return
         probabilities = classifier.probabilities(graphdef, state, dataset.test["audio"], scaled)
         model: Any = train.merge(graphdef, state)
         explain.plot_spectra(model.stem.kernel[...], rate=RATE).savefig(begun.path / "filters.png")

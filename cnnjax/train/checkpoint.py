@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from cnnjax.train import parallel
 from cnnjax.train.state import TrainState
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ def save(directory: str | Path, state: TrainState, meta: Mapping[str, Any], *, k
     """Write a checkpoint of a state, named after its step.
 
     A checkpoint appears under its name only when it is whole, and older ones go only after that.
+
+    Where several processes run, all must call it, and name one folder that all of them reach.
 
     Args:
         directory: folder of the run's checkpoints; made if missing.
@@ -37,6 +40,7 @@ def save(directory: str | Path, state: TrainState, meta: Mapping[str, Any], *, k
     Source:
         orbax.checkpoint.CheckpointManager.
     """
+    state = parallel.joint(state)
     with _manager(directory, create=True, keep=keep) as manager:
         ocp = _orbax()
         described = {"format": _FORMAT, "tree": _describe(state), "meta": dict(meta)}
@@ -102,10 +106,12 @@ def restore(directory: str | Path, like: TrainState) -> tuple[TrainState, dict[s
             raise FileNotFoundError(f"restore: there must be a checkpoint, but {directory} holds none. Train first.")
         description = _description(manager, directory)
         _check_same(description["tree"], _describe(like), directory)
-        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), parallel.joint(like)
+        )
         ocp = _orbax()
         restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
-        return restored["state"], description["meta"]
+        return parallel.gathered(restored["state"]), description["meta"]
 
 
 def _orbax() -> Any:

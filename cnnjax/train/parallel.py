@@ -174,15 +174,15 @@ def sharded(step: Callable[..., Any], mesh: Mesh | None = None) -> Callable[...,
 
 
 def gathered(tree: Any) -> Any:
-    """Copy what is split over devices to each of them, so that every process can read all of it.
+    """Copy what is spread over devices and processes to a device of each process, which can then do without the others.
 
-    Every process must call it. `np.asarray` then works, and so does a program of one process alone.
+    Every process must call it.
 
     Args:
-        tree: any pytree of arrays, such as a state that `sharded` has returned.
+        tree: any pytree of arrays, such as a state that a wrapper has returned.
 
     Returns:
-        The same values; arrays that are not split are themselves.
+        The same values; arrays that are on one device are themselves.
 
     Raises:
         Nothing.
@@ -196,8 +196,44 @@ def gathered(tree: Any) -> Any:
     """
 
     def whole(leaf: Any) -> Any:
-        if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated:
+        if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
             return leaf
-        return jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec()))
+        if not leaf.is_fully_replicated:
+            leaf = jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec()))
+        return leaf.addressable_data(0)
 
     return jax.tree.map(whole, tree)
+
+
+def joint(tree: Any) -> Any:
+    """Make arrays that every process holds alike into arrays of all of them, as what saves them together needs.
+
+    Every process must call it.
+
+    Args:
+        tree: any pytree of arrays.
+
+    Returns:
+        The same values; where one process is alone, the same arrays.
+
+    Raises:
+        Nothing.
+
+    Example:
+        >>> train.parallel.joint({"a": jnp.ones(2)})
+        {'a': Array([1., 1.], dtype=float32)}
+
+    Source:
+        jax.make_array_from_single_device_arrays.
+    """
+    if jax.process_count() == 1:
+        return tree
+    everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("all",)), PartitionSpec())
+
+    def spread(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return leaf
+        copies = [jax.device_put(leaf.addressable_data(0), device) for device in jax.local_devices()]
+        return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, copies)
+
+    return jax.tree.map(spread, tree)

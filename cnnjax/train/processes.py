@@ -2,8 +2,11 @@
 
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
+from jax.experimental import multihost_utils
 
 
 def join(
@@ -64,6 +67,41 @@ Give all three, or none on a cluster that JAX detects.
     else:
         _check_free(port)
     jax.distributed.initialize(coordinator, num_processes, process_id, initialization_timeout=timeout)
+
+
+@contextmanager
+def first() -> Iterator[None]:
+    """Let process 0 work through a block before the others begin with it: it prepares what all of them read.
+
+    Args:
+        None.
+
+    Returns:
+        A context manager. In a process that is alone it does nothing.
+
+    Raises:
+        Nothing. An error in process 0 does not hold the others up.
+
+    Example:
+        >>> with train.processes.first():
+        ...     print("prepared")
+        prepared
+
+    Source:
+        jax.experimental.multihost_utils.
+    """
+    if jax.process_index():
+        _meet()
+    try:
+        yield
+    finally:
+        if not jax.process_index():
+            _meet()
+
+
+def _meet() -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("cnnjax.train.processes.first")
 
 
 def _detect(timeout: int) -> None:

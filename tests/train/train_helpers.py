@@ -68,10 +68,10 @@ def trained(wrap, name, *, steps, share=(0, 1), accumulate=1):
         return state, metrics
 
 
-def first_gradients(wrap, *, share=(0, 1)):
+def first_gradients(wrap, name="ours", *, share=(0, 1)):
     """The gradients of the first step in float32."""
     tx = optax.sgd(1.0)
-    graphdef, state = train.create(make("ours", jnp.float32), tx)
+    graphdef, state = train.create(make(name, jnp.float32), tx)
     after, _ = wrap(train.make_train_step(graphdef, tx, loss_fn))(state, make_batch(0, share=share), jax.random.key(0))
     params = train.parallel.gathered(after.params)
     return jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), state.params, params)

@@ -1,0 +1,76 @@
+"""experiments.mnist in two processes: the run of one, written once."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import mnist
+
+ROOT = Path(__file__).parents[2]
+
+
+def train_in(count, *arguments, devices=2):
+    """Run the command in so many processes; what each said."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    several = ["--coordinator", address, "--num-processes", str(count), "--process-id"]
+    command = [sys.executable, "-m", "experiments.mnist", "--data", "embedded", "--model", "mlp", *arguments]
+    running = [
+        subprocess.Popen(
+            [*command, *several, str(number)] if count > 1 else command,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for number in range(count)
+    ]
+    said = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0] * count, "\n".join(map(str, said[0]))
+    return said
+
+
+@pytest.mark.parametrize(
+    "parallel", ["pmap", *(pytest.param(name, marks=pytest.mark.slow) for name in ("jit", "sharded"))]
+)
+def test_two_processes_make_one_run(parallel, tmp_path):
+    arguments = ["--parallel", parallel, "--batch-size", "32", "--workdir"]
+    said = train_in(2, *arguments, str(tmp_path / "two"), "--steps", "6")
+    assert "test accuracy" in said[0][0]
+    assert "accuracy" not in "".join(said[1])
+    train_in(1, *arguments, str(tmp_path / "one"), "--steps", "6", devices=4)
+    one, two = (mnist.load(tmp_path / name)[1] for name in ("one", "two"))
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(two.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two")]
+    assert abs(results[0]["test_correct"] - results[1]["test_correct"]) <= 2
+    assert steps(tmp_path / "two") == list(range(1, 7))
+    if parallel == "pmap":
+        # It goes on in as many processes as there are now.
+        train_in(1, *arguments, str(tmp_path / "two"), "--steps", "9", "--resume")
+        assert steps(tmp_path / "two") == list(range(1, 10))
+
+
+def steps(path):
+    return [json.loads(row)["step"] for row in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_several_processes_need_one_folder(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["mnist", *"--coordinator 127.0.0.1:1 --num-processes 2 --process-id 1".split()])
+    with pytest.raises(SystemExit) as end:
+        mnist.main()
+    assert end.value.code == 2
+    assert "several processes must share a run, got no --workdir" in capsys.readouterr().err
