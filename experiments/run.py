@@ -121,8 +121,8 @@ def _join(options: Options) -> None:
         raise ValueError("several processes must share a run, got no --workdir. Name one folder for all of them.")
     train.processes.join(*((None, None, None) if given == ("auto", None, None) else given))
     if jax.process_index():
-        # What process 0 says is said.
-        sys.stdout = Path(os.devnull).open("w")
+        # What process 0 says is said; Gloo's own lines go the same way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def share() -> tuple[int, int]:

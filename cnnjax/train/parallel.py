@@ -198,7 +198,7 @@ def gathered(tree: Any) -> Any:
     def whole(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
             return leaf
-        if not leaf.is_fully_replicated:
+        if isinstance(leaf.sharding, NamedSharding) and not leaf.is_fully_replicated:
             leaf = jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec()))
         return leaf.addressable_data(0)
 

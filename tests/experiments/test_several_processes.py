@@ -69,7 +69,8 @@ def steps(path):
 
 
 def test_several_processes_need_one_folder(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["mnist", *"--coordinator 127.0.0.1:1 --num-processes 2 --process-id 1".split()])
+    options = {"--coordinator": "127.0.0.1:1", "--num-processes": "2", "--process-id": "1"}
+    monkeypatch.setattr(sys, "argv", ["mnist", *(word for option in options.items() for word in option)])
     with pytest.raises(SystemExit) as end:
         mnist.main()
     assert end.value.code == 2
