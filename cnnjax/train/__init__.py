@@ -13,7 +13,7 @@ from cnnjax.train import checkpoint, parallel, processes
 from cnnjax.train.apply import apply, mode
 from cnnjax.train.loop import evaluate, fit, predict
 from cnnjax.train.state import TrainState, create, merge
-from cnnjax.train.step import Batch, LossFn, MetricFn, make_eval_step, make_train_step
+from cnnjax.train.step import Batch, EvalStep, LossFn, MetricFn, TrainStep, make_eval_step, make_train_step
 
 __all__ = [
     "TrainState",
@@ -24,6 +24,8 @@ __all__ = [
     "Batch",
     "LossFn",
     "MetricFn",
+    "TrainStep",
+    "EvalStep",
     "parallel",
     "processes",
     "fit",

@@ -1,10 +1,15 @@
 """Checkpoints: a train state and what describes it, on disk through orbax."""
 
-from collections.abc import Mapping
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from cnnjax.train import parallel
 from cnnjax.train.state import TrainState
@@ -15,12 +20,61 @@ if TYPE_CHECKING:
 _FORMAT = 1
 
 
-def save(directory: str | Path, state: TrainState, meta: Mapping[str, Any], *, keep: int = 2) -> None:
-    """Write a checkpoint of a state, named after its step.
+@contextmanager
+def saving(directory: str | Path, *, keep: int = 2) -> Iterator[Callable[..., None]]:
+    """Hand out the function that writes checkpoints while training goes on.
 
-    A checkpoint appears under its name only when it is whole, and older ones go only after that.
+    It returns when it has copied the state; files are written behind its back, and the next call waits for them, as
+    leaving the block does. A checkpoint appears under its name, the step, only when it is whole, and older ones go only
+    after that. The best one stays, too.
 
     Where several processes run, all must call it, and name one folder that all of them reach.
+
+    Args:
+        directory: folder of the run's checkpoints; made if missing.
+        keep: how many of the newest checkpoints to keep, at least 1.
+
+    Returns:
+        A context manager of write(state, meta, score=None): meta are JSON values that describe the run, the largest
+        score is the best. Of checkpoints without a score only the newest are kept. One of the same step or a later
+        one, which can only be damaged where a run goes on before it, is renamed.
+
+    Raises:
+        OSError: the folder cannot be written, or has no room. What was in it before is intact.
+
+    Example:
+        >>> import tempfile
+        >>> _, state = train.create(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), optax.sgd(0.1))
+        >>> with tempfile.TemporaryDirectory() as folder, train.checkpoint.saving(folder) as write:
+        ...     write(state, {"model": "linear"}, score=0.9)
+
+    Source:
+        orbax.checkpoint.CheckpointManager.
+    """
+    with _told(directory):
+        manager = _manager(directory, create=True, keep=keep)
+
+    def write(state: TrainState, meta: Mapping[str, Any], score: float | None = None) -> None:
+        step, ocp = int(state.step), _orbax()
+        # A step may be given the memory of the state that is being written.
+        state = jax.tree.map(lambda leaf: leaf.copy(), parallel.joint(state))
+        described = {"format": _FORMAT, "tree": _describe(state), "sums": _sums(state), "meta": dict(meta)}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), description=ocp.args.JsonSave(described))
+        with _told(directory):
+            manager.wait_until_finished()
+            _set_aside(manager, Path(directory), step)
+            manager.save(step, args=args, metrics=None if score is None else {"score": score}, force=True)
+
+    try:
+        yield write
+    finally:
+        with _told(directory):
+            manager.wait_until_finished()
+            manager.close()
+
+
+def save(directory: str | Path, state: TrainState, meta: Mapping[str, Any], *, keep: int = 2) -> None:
+    """Write a checkpoint of a state, named after its step, and wait until it is there.
 
     Args:
         directory: folder of the run's checkpoints; made if missing.
@@ -40,12 +94,8 @@ def save(directory: str | Path, state: TrainState, meta: Mapping[str, Any], *, k
     Source:
         orbax.checkpoint.CheckpointManager.
     """
-    state = parallel.joint(state)
-    with _manager(directory, create=True, keep=keep) as manager:
-        ocp = _orbax()
-        described = {"format": _FORMAT, "tree": _describe(state), "meta": dict(meta)}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), description=ocp.args.JsonSave(described))
-        manager.save(int(state.step), args=args, force=True)
+    with saving(directory, keep=keep) as write:
+        write(state, meta)
 
 
 def read_meta(directory: str | Path) -> dict[str, Any] | None:
@@ -58,7 +108,7 @@ def read_meta(directory: str | Path) -> dict[str, Any] | None:
         The meta that `save` was given, or None where there is no checkpoint.
 
     Raises:
-        ValueError: the checkpoint was written in a format that this version does not read.
+        ValueError: the checkpoint was written in a format that this version does not read, or all are damaged.
 
     Example:
         See `restore`.
@@ -69,22 +119,28 @@ def read_meta(directory: str | Path) -> dict[str, Any] | None:
     if not Path(directory).is_dir():
         return None
     with _manager(directory) as manager:
-        return None if manager.latest_step() is None else _description(manager, directory)["meta"]
+        if not manager.all_steps():
+            return None
+        return _newest_whole(manager, directory, lambda step: _description(manager, step, directory)["meta"])
 
 
-def restore(directory: str | Path, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """Read the newest checkpoint.
+def restore(directory: str | Path, like: TrainState, *, best: bool = False) -> tuple[TrainState, dict[str, Any]]:
+    """Read the newest checkpoint, or the best.
+
+    A damaged one is passed over with a warning, and the one before is read. Nothing in a file is ever executed.
 
     Args:
         directory: folder of the run's checkpoints.
         like: a state of the same model and optimiser, as `create` makes it; only its shapes and dtypes matter.
+        best: whether to read the one with the largest score, which may be older.
 
     Returns:
         (state, meta), bit for bit what was saved.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint is of another model, optimiser or format; names the first difference.
+        ValueError: the checkpoint is of another model, optimiser or format; names the first difference. Or all are
+            damaged.
 
     Example:
         >>> import tempfile
@@ -101,17 +157,58 @@ def restore(directory: str | Path, like: TrainState) -> tuple[TrainState, dict[s
     if not Path(directory).is_dir():
         raise FileNotFoundError(f"restore: there must be a checkpoint, but {directory} is no folder. Train first.")
     with _manager(directory) as manager:
-        step = manager.latest_step()
-        if step is None:
+        if not manager.all_steps():
             raise FileNotFoundError(f"restore: there must be a checkpoint, but {directory} holds none. Train first.")
-        description = _description(manager, directory)
-        _check_same(description["tree"], _describe(like), directory)
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), parallel.joint(like)
-        )
-        ocp = _orbax()
-        restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
-        return parallel.gathered(restored["state"]), description["meta"]
+
+        def read(step: int) -> tuple[TrainState, dict[str, Any]]:
+            description = _description(manager, step, directory)
+            _check_same(description["tree"], _describe(like), directory)
+            return _read(manager, step, like, description["sums"]), description["meta"]
+
+        return _newest_whole(manager, directory, read, best=best)
+
+
+class _OtherError(ValueError):
+    """A checkpoint that is whole, and of something else."""
+
+
+def _newest_whole(
+    manager: "ocp.CheckpointManager", directory: str | Path, read: Callable[[int], Any], *, best: bool = False
+) -> Any:
+    """What `read` makes of the newest checkpoint that it can read, with a warning for each that it cannot."""
+    steps = sorted(manager.all_steps(), reverse=True)
+    if best and (step := manager.best_step()) is not None:
+        steps = [step, *(other for other in steps if other != step)]
+    for step in steps[:-1]:
+        try:
+            return read(step)
+        except _OtherError:
+            raise
+        # Whatever a library makes of a file that is cut short.
+        except Exception as error:
+            said = f"restore: {Path(directory) / str(step)} is damaged, reading the one before: {_short(error)}"
+            warnings.warn(said, stacklevel=3)
+    try:
+        return read(steps[-1])
+    except _OtherError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"restore: {directory} must hold a checkpoint that can be read, got {_short(error)} of the last one."
+            " Train anew, or bring back a copy."
+        ) from error
+
+
+def _read(manager: "ocp.CheckpointManager", step: int, like: TrainState, sums: Mapping[str, int]) -> TrainState:
+    like = parallel.joint(like)
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
+    args = _orbax().args.Composite(state=_orbax().args.StandardRestore(target))
+    state = parallel.gathered(manager.restore(step, args=args)["state"])
+    found = _sums(state)
+    wrong = [path for path, value in sums.items() if found[path] != value]
+    if wrong:
+        raise ValueError(f"the values of {wrong[0]} are not those that were saved.")
+    return state
 
 
 def _orbax() -> Any:
@@ -123,33 +220,82 @@ def _orbax() -> Any:
 
 def _manager(directory: str | Path, *, create: bool = False, keep: int = 2) -> "ocp.CheckpointManager":
     ocp = _orbax()
+    policies = ocp.checkpoint_managers
+
+    def score(metrics: Any) -> float:
+        return metrics["score"]
+
+    best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=create, enable_async_checkpointing=False, save_decision_policy=None
+        best_fn=score,
+        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+        create=create,
+        cleanup_tmp_directories=create,
     )
     handlers = {"state": ocp.StandardCheckpointHandler(), "description": ocp.JsonCheckpointHandler()}
     return ocp.CheckpointManager(Path(directory).absolute(), options=options, item_handlers=handlers)
 
 
-def _description(manager: "ocp.CheckpointManager", directory: str | Path) -> dict[str, Any]:
+@contextmanager
+def _told(directory: str | Path) -> Iterator[None]:
+    try:
+        yield
+    # A full disk is an error of the operating system, of tensorstore or of JSON, as it happens.
+    except Exception as error:
+        raise OSError(
+            f"save: {directory} must be a folder with room that can be written, got: {_short(error)} The checkpoints"
+            " before are intact."
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
+
+
+def _set_aside(manager: "ocp.CheckpointManager", directory: Path, step: int) -> None:
+    damaged = [str(later) for later in manager.all_steps() if later >= step]
+    for name in damaged if not jax.process_index() else []:
+        (directory / name).rename(directory / f"{name}.damaged")
+    if damaged:
+        manager.reload()
+
+
+def _description(manager: "ocp.CheckpointManager", step: int, directory: str | Path) -> dict[str, Any]:
     args = _orbax().args.Composite(description=_orbax().args.JsonRestore())
-    description = manager.restore(manager.latest_step(), args=args)["description"]
+    description = manager.restore(step, args=args)["description"]
     if description["format"] != _FORMAT:
-        raise ValueError(
+        raise _OtherError(
             f"restore: {directory} must be of checkpoint format {_FORMAT}, got {description['format']}."
             " Read it with the version of cnnjax that wrote it."
         )
-    return description
+    return {"sums": {}, **description}
 
 
 def _describe(state: TrainState) -> dict[str, str]:
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _leaves(state)}
+
+
+def _sums(state: TrainState) -> dict[str, int]:
+    """Check sums of what this process can see the whole of: files are damaged in ways that no reader notices."""
+    whole = [(path, leaf.addressable_data(0)) for path, leaf in _leaves(state) if leaf.is_fully_replicated]
+    return {path: zlib.crc32(np.ascontiguousarray(_raw(leaf)).view(np.uint8)) for path, leaf in whole}
+
+
+def _raw(leaf: jax.Array) -> np.ndarray:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.atleast_1d(np.asarray(jax.random.key_data(leaf) if is_key else leaf))
+
+
+def _leaves(state: TrainState) -> list[tuple[str, jax.Array]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
 def _check_same(saved: Mapping[str, str], wanted: Mapping[str, str], directory: str | Path) -> None:
     for path in [*wanted, *saved]:
         if saved.get(path) != wanted.get(path):
-            raise ValueError(
+            raise _OtherError(
                 f"restore: {directory} is a checkpoint of another model or optimiser: {path} is"
                 f" {saved.get(path, 'absent')} there and {wanted.get(path, 'absent')} here. Build the same model."
             )

@@ -22,11 +22,12 @@ FSDP = "fsdp"
 _WORTH_SPLITTING = 1024  # elements; of less, every device keeps a copy
 
 
-def jit(step: Callable[..., Any]) -> Callable[..., Any]:
+def jit(step: Callable[..., Any], *, donate: bool = False) -> Callable[..., Any]:
     """Compile a train or eval step for one device; where several processes run, for one of each.
 
     Args:
         step: from `make_train_step` or `make_eval_step`.
+        donate: whether a step may use the memory of the state that it is given, which is gone then.
 
     Returns:
         run(state, batch, *rest), what the step returns.
@@ -43,11 +44,12 @@ def jit(step: Callable[..., Any]) -> Callable[..., Any]:
     """
     if jax.process_count() > 1:
         firsts = {device.process_index: device for device in reversed(jax.devices())}
-        return sharded(step, Mesh([firsts[number] for number in sorted(firsts)], ("process",)))
-    return jax.jit(partial(step, axis_name=None))
+        mesh = Mesh([firsts[number] for number in sorted(firsts)], ("process",))
+        return sharded(step, mesh, donate=donate)
+    return jax.jit(partial(step, axis_name=None), donate_argnums=_donated(donate))
 
 
-def pmap(step: Callable[..., Any], *, devices: Sequence[Any] | None = None) -> Callable[..., Any]:
+def pmap(step: Callable[..., Any], *, devices: Sequence[Any] | None = None, donate: bool = False) -> Callable[..., Any]:
     """Run a train or eval step on every device, each on its share of the batch.
 
     State, key and results are the same on all devices; the batch is split along its first axis. In float64 the
@@ -56,6 +58,7 @@ def pmap(step: Callable[..., Any], *, devices: Sequence[Any] | None = None) -> C
     Args:
         step: from `make_train_step` or `make_eval_step`.
         devices: which ones; None is all, of every process.
+        donate: as of `jit`.
 
     Returns:
         run(state, batch, *rest), what the step returns. It raises ValueError for a batch that does not divide over
@@ -88,7 +91,15 @@ def pmap(step: Callable[..., Any], *, devices: Sequence[Any] | None = None) -> C
     def run(state: Any, batch: Any, *rest: Any) -> Any:
         in_axes = (None, 0, *(None for _ in rest))
         mapped = compiled.setdefault(
-            len(rest), jax.pmap(bound, axis_name=AXIS, in_axes=in_axes, out_axes=None, devices=devices)
+            len(rest),
+            jax.pmap(
+                bound,
+                axis_name=AXIS,
+                in_axes=in_axes,
+                out_axes=None,
+                devices=devices,
+                donate_argnums=_donated(donate),
+            ),
         )
         return mapped(state, jax.tree.map(split, batch), *rest)
 
@@ -96,7 +107,7 @@ def pmap(step: Callable[..., Any], *, devices: Sequence[Any] | None = None) -> C
     return run
 
 
-def sharded(step: Callable[..., Any], mesh: Mesh | None = None) -> Callable[..., Any]:
+def sharded(step: Callable[..., Any], mesh: Mesh | None = None, *, donate: bool = False) -> Callable[..., Any]:
     """Let the compiler partition a train or eval step over a mesh of devices.
 
     The batch is split over all devices. The state is split over the mesh's axis "fsdp", every array along its largest
@@ -113,6 +124,7 @@ def sharded(step: Callable[..., Any], mesh: Mesh | None = None) -> Callable[...,
     Args:
         step: from `make_train_step` or `make_eval_step`.
         mesh: devices with named axes; None is one axis "fsdp" of all devices.
+        donate: as of `jit`.
 
     Returns:
         run(state, batch, *rest), what the step returns, the state split as above. It raises ValueError for a batch that
@@ -146,7 +158,7 @@ def sharded(step: Callable[..., Any], mesh: Mesh | None = None) -> Callable[...,
     def spread(tree: Any) -> Any:
         return jax.tree.map(split, tree)
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=_donated(donate))
     def program(state: Any, batch: Any, *rest: Any) -> Any:
         if isinstance(state, TrainState):
             # Left to itself the compiler may gather activations instead, which are larger.
@@ -237,3 +249,7 @@ def joint(tree: Any) -> Any:
         return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, copies)
 
     return jax.tree.map(spread, tree)
+
+
+def _donated(donate: bool) -> tuple[int, ...]:
+    return (0,) if donate else ()

@@ -62,7 +62,9 @@ def create(
     graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
     params, model_state = jax.tree.map(_strong, (nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)))
     step = jnp.zeros((), jnp.int32)
-    return graphdef, TrainState(step, params, model_state, tx.init(params), params if ema else None)
+    return graphdef, TrainState(
+        step, params, model_state, tx.init(params), jax.tree.map(jnp.copy, params) if ema else None
+    )
 
 
 def _strong(leaf: Array) -> Array:

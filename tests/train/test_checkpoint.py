@@ -80,3 +80,80 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
         train.checkpoint.save(tmp_path, make(), {})
     with pytest.raises(ValueError, match=r"must be of checkpoint format 1, got 99\. Read it with the version"):
         train.checkpoint.restore(tmp_path, make())
+
+
+def at(state, step):
+    return train.TrainState(jnp.int32(step), state.params, state.model_state, state.opt_state)
+
+
+def test_the_best_stays_with_the_newest(tmp_path):
+    state = make()
+    with train.checkpoint.saving(tmp_path, keep=2) as write:
+        for step, score in ((1, 0.5), (2, 0.9), (3, 0.7), (4, None), (5, 0.8)):
+            write(at(state, step), {"step": step}, score)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "5"]
+    assert int(train.checkpoint.restore(tmp_path, state)[0].step) == 5
+    restored, meta = train.checkpoint.restore(tmp_path, state, best=True)
+    assert (int(restored.step), meta) == (2, {"step": 2})
+
+
+def test_what_is_saved_is_what_was_given_though_its_memory_is_used_again(tmp_path):
+    step = train.parallel.jit(lambda state, axis_name=None: jax.tree.map(lambda x: x * 0 - 1, state), donate=True)
+    state = make(hidden=(500,))
+    given = [np.array(leaf) for leaf in jax.tree.leaves(state)]
+    with train.checkpoint.saving(tmp_path) as write:
+        write(state, {})
+        jax.block_until_ready(step(state))
+    for leaf, before in zip(
+        jax.tree.leaves(train.checkpoint.restore(tmp_path, make(hidden=(500,)))[0]), given, strict=True
+    ):
+        np.testing.assert_array_equal(leaf, before)
+
+
+def cut_short(folder):
+    for file in files(folder):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def emptied(folder):
+    for file in files(folder):
+        file.unlink()
+
+
+def one_bit_flipped(folder):
+    file = max(files(folder), key=lambda file: file.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def files(folder):
+    return [file for file in folder.rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize("damage", [cut_short, emptied, one_bit_flipped])
+def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(damage, tmp_path):
+    state = make(hidden=(64,))
+    for step in (3, 4):
+        train.checkpoint.save(tmp_path, at(state, step), {"step": step})
+    damage(tmp_path / "4")
+    with pytest.warns(UserWarning, match=r"restore: .*4 is damaged, reading the one before: "):
+        restored, meta = train.checkpoint.restore(tmp_path, make(hidden=(64,)))
+    assert_same(restored, at(state, 3))
+    assert meta == {"step": 3}
+    train.checkpoint.save(tmp_path, at(state, 4), {"step": 40})
+    assert train.checkpoint.restore(tmp_path, make(hidden=(64,)))[1] == {"step": 40}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4", "4.damaged"]
+
+
+def test_when_all_are_damaged_it_is_said(tmp_path):
+    train.checkpoint.save(tmp_path, make(), {})
+    cut_short(tmp_path / "0")
+    with pytest.raises(ValueError, match=r"restore: .* must hold a checkpoint that can be read, got .* Train anew"):
+        train.checkpoint.restore(tmp_path, make())
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match=r"save: .*file.* must be a folder with room that can be written, got"):
+        train.checkpoint.save(tmp_path / "file" / "checkpoints", make(), {})
