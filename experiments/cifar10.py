@@ -54,11 +54,18 @@ def build(config: Config, images: np.ndarray) -> nnx.Module:
     return models.SpeedNet(whitening=kernel, **options)
 
 
+def schedule(config: Config, steps: int) -> optax.Schedule:
+    """The learning rate of the kernels of convolutions."""
+    if config.recipe == "resnet18":
+        return run.one_cycle(config, steps)
+    return optax.schedules.linear_schedule(config.learning_rate, 0.0, max(steps, 1))
+
+
 def optimiser(config: Config, steps: int) -> optax.GradientTransformation:
     """The recipe's optimiser, with a learning rate that falls to zero over all steps."""
     if config.recipe == "resnet18":
-        schedule = optax.schedules.cosine_onecycle_schedule(max(steps, 1), config.learning_rate, pct_start=0.2)
-        return optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(schedule, momentum=0.9, nesterov=True))
+        falling = schedule(config, steps)
+        return optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(falling, momentum=0.9, nesterov=True))
     return speed_optimiser(config.learning_rate, config.batch_size, steps)
 
 
@@ -190,8 +197,11 @@ def main() -> None:
     step = train.make_train_step(graphdef, tx, make_loss_fn(config, examples), ema_decay=config.ema_decay)
     eval_step = train.make_eval_step(graphdef, metric_fn)
     numbered = replace(dataset, train=dataset.train | {"number": np.arange(examples, dtype=np.uint32)})
-    with commandline.interruption(COMMAND, begun.advice()):
-        state = classifier.fit(begun, config, numbered, state, step, eval_step, unit="images")
+    with commandline.interruption(COMMAND, begun.advice()) as asked:
+        falling = schedule(config, ends[-1])
+        state = classifier.fit(
+            begun, config, numbered, state, step, eval_step, asked=asked, schedule=falling, unit="images"
+        )
         if jax.process_index():
             return
         _report(config, dataset, train.merge(graphdef, state), state, begun)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from cnnjax import data, explain, train
-from experiments import run, workdir
+from experiments import commandline, epochs, run, workdir
 
 Inputs = Callable[[Any], jax.Array]
 """Turns examples as they are stored into what the model takes."""
@@ -38,18 +38,22 @@ def fit(
     step: Callable[..., Any],
     eval_step: Callable[..., Any],
     *,
+    asked: commandline.Asked,
+    schedule: optax.Schedule,
     unit: str,
 ) -> train.TrainState:
     """Train on the one part of a data set, and after each epoch test with the other."""
     wrap = run.wrapper(options)
-    step, eval_step = wrap(step), wrap(eval_step)
+    step, eval_step = wrap(step, donate=True), wrap(eval_step)
     at_once = options.batch_size * max(1, 512 // options.batch_size)
 
     def test(state: train.TrainState) -> dict[str, float]:
         return train.evaluate(eval_step, state, data.padded(dataset.test, at_once, share=run.share()))
 
     batches = data.Batches(dataset.train, options.batch_size, seed=options.seed, share=run.share())
-    return run.train_epochs(begun, state, step, batches, test, seed=options.seed, unit=unit)
+    return epochs.train_epochs(
+        begun, options, state, step, batches, test, asked=asked, best="accuracy", schedule=schedule, unit=unit
+    )
 
 
 def probabilities(graphdef: Any, state: train.TrainState, examples: np.ndarray, inputs: Inputs) -> np.ndarray:

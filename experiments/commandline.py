@@ -1,11 +1,20 @@
 """How the commands end: bad input in one line and status 2, an interrupted or diverged run in one line too."""
 
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 Config = TypeVar("Config")
+
+Asked = Callable[[], bool]
+"""Whether the run is asked to stop."""
+
+
+class Stopped(Exception):
+    """The run has stopped because it was asked to, and is saved."""
 
 
 def parse(config: type[Config], command: str) -> Config:
@@ -30,14 +39,36 @@ def bad_input(command: str) -> Iterator[None]:
 
 
 @contextmanager
-def interruption(command: str, advice: str) -> Iterator[None]:
-    """Turn Ctrl-C and a diverged loss into one line with what to do next: status 130 and 1."""
+def interruption(command: str, advice: str) -> Iterator[Asked]:
+    """Let Ctrl-C and SIGTERM ask a run to stop, and end what ends early in one line with what to do next.
+
+    The exit status is 128 plus the signal, 130 or 143; of a diverged loss, a full disk and the like it is 1. The second
+    Ctrl-C does not wait for the run to be saved.
+    """
+    signals: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if signals and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        signals.append(number)
+        print(f"\n{command}: {_name(number)}: saving. Ctrl-C again leaves at once.", file=sys.stderr)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield lambda: bool(signals)
+    except Stopped:
+        _leave(command, f"{_name(signals[0])}: saved. {advice}", 128 + signals[0])
     except KeyboardInterrupt:
-        _leave(command, f"interrupted. {advice}", 130)
-    except FloatingPointError as error:
+        _leave(command, f"interrupted. {advice}", 128 + signal.SIGINT)
+    except (FloatingPointError, OSError) as error:
         _leave(command, f"{error} {advice}", 1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _name(number: int) -> str:
+    return "interrupted" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def _leave(command: str, message: object, status: int) -> None:

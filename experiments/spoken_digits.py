@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
 import cnnjax
@@ -17,6 +18,7 @@ from cnnjax import data, explain, models, train
 from experiments import classifier, commandline, run
 
 COMMAND = "experiments.spoken_digits"
+WEIGHT_DECAY = 5e-2
 RATE = 8000  # samples a second
 
 
@@ -74,7 +76,8 @@ def main() -> None:
             dataset = data.load("spoken_digits", config.data)
         examples = len(dataset.train["label"])
         ends = run.ends(config, examples=examples, epochs=40)
-        tx = run.one_cycle(config, ends[-1], weight_decay=5e-2)
+        schedule = run.one_cycle(config, ends[-1])
+        tx = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
         graphdef, state = train.create(build(config), tx)
         settings = {name: asdict(config)[name] for name in ("width", "batch_size", "learning_rate", "seed")}
         settings |= {"data": dataset.source, "train_examples": examples}
@@ -84,8 +87,10 @@ def main() -> None:
     print(f"1-D net on {dataset.source}: {examples} sounds, run in {begun.path}")
     step = train.make_train_step(graphdef, tx, make_loss_fn(config.seed))
     eval_step = train.make_eval_step(graphdef, classifier.make_metric_fn(scaled, "audio"))
-    with commandline.interruption(COMMAND, begun.advice()):
-        state = classifier.fit(begun, config, dataset, state, step, eval_step, unit="sounds")
+    with commandline.interruption(COMMAND, begun.advice()) as asked:
+        state = classifier.fit(
+            begun, config, dataset, state, step, eval_step, asked=asked, schedule=schedule, unit="sounds"
+        )
         if jax.process_index():
             return
         probabilities = classifier.probabilities(graphdef, state, dataset.test["audio"], scaled)

@@ -1,12 +1,16 @@
 """The folder of a run: result.json, metrics.jsonl, checkpoints, pictures."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-RESULT, METRICS, CHECKPOINTS = "result.json", "metrics.jsonl", "checkpoints"
+import numpy as np
+
+RESULT, METRICS, CHECKPOINTS, LOCK = "result.json", "metrics.jsonl", "checkpoints", ".lock"
+DIVERGED = ("diverged.json", "diverged.npz")
 PICTURES = ("learning_curve", "confusion", "filters", "mistakes", "hardest", "worst", "median", "best")
 """What the experiments draw, as NAME.png."""
 
@@ -62,10 +66,41 @@ def check(path: Path | None, *, resume: bool, overwrite: bool) -> None:
         raise ValueError(f"{path} holds an unfinished run. Go on with --resume, or replace it with --overwrite.")
 
 
+def lock(path: Path) -> TextIO:
+    """Make the folder if there is none, and keep other runs out of it as long as the file that is returned is open.
+
+    The system opens the lock when the process ends, however that happens.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    file = (path / LOCK).open("a+")
+    try:
+        # Where there are no such locks, on Windows, the user has to know.
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ModuleNotFoundError:
+        return file
+    except BlockingIOError as error:
+        file.seek(0)
+        raise ValueError(
+            f"--workdir must be of one run at a time, but process {file.read().strip()} is training in {path}."
+            " Wait for it, or name another folder."
+        ) from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
 def clear(path: Path) -> None:
     """Make the folder, without what an earlier run left in it; other files stay."""
     path.mkdir(parents=True, exist_ok=True)
-    for old in [path / RESULT, path / METRICS, *(path / f"{name}.png" for name in PICTURES)]:
+    for old in [
+        path / RESULT,
+        path / METRICS,
+        *(path / name for name in DIVERGED),
+        *(path / f"{name}.png" for name in PICTURES),
+    ]:
         old.unlink(missing_ok=True)
     if (path / CHECKPOINTS).exists():
         shutil.rmtree(path / CHECKPOINTS)
@@ -89,6 +124,13 @@ def add_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Append to metrics.jsonl."""
     with (path / METRICS).open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def write_diverged(path: Path, facts: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
+    """Keep what a loss that is not finite was made of."""
+    arrays: dict[str, Any] = {name: np.asarray(array) for name, array in batch.items()}
+    np.savez(path / DIVERGED[1], **arrays)
+    (path / DIVERGED[0]).write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -224,7 +224,7 @@ INVENTORY = {
     "cnnjax.models": "LeNet LeNet5 MLP VGG vgg11 vgg13 vgg16 vgg19 ResNet resnet18 resnet34 resnet50 MobileNetV2"
     " ConvNeXt convnext_tiny SpeedNet whitening_kernel ResNet1d TCN UNet unet2d unet3d",
     "cnnjax.train": "TrainState create merge make_train_step make_eval_step Batch LossFn MetricFn TrainStep EvalStep"
-    " parallel fit evaluate predict apply mode checkpoint processes",
+    " parallel fit Diverged evaluate predict apply mode checkpoint processes",
     "cnnjax.data": "NAMES load Unavailable Dataset Examples check load_hippocampus Volumes Volume"
     " read_folder read_picture write_digits Batches padded Crops standardized keys translate flip affine stretch"
     " read_digit",

@@ -4,14 +4,14 @@ state       TrainState; create it from any nnx model, merge it back into one
 step        make_train_step, make_eval_step: pure, unjitted
 parallel    the wrappers that run a step: jit on one device, pmap and sharded on many
 processes   join: several processes, on one host or many, that train as one
-loop        fit, evaluate, predict
+loop        fit, evaluate, predict; Diverged, where the loss is not finite any more
 apply       apply, mode: ours and stock models in training or evaluation mode
 checkpoint  save, restore
 """
 
 from cnnjax.train import checkpoint, parallel, processes
 from cnnjax.train.apply import apply, mode
-from cnnjax.train.loop import evaluate, fit, predict
+from cnnjax.train.loop import Diverged, evaluate, fit, predict
 from cnnjax.train.state import TrainState, create, merge
 from cnnjax.train.step import Batch, EvalStep, LossFn, MetricFn, TrainStep, make_eval_step, make_train_step
 
@@ -31,6 +31,7 @@ __all__ = [
     "fit",
     "evaluate",
     "predict",
+    "Diverged",
     "apply",
     "mode",
     "checkpoint",

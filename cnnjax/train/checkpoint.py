@@ -124,6 +124,30 @@ def read_meta(directory: str | Path) -> dict[str, Any] | None:
         return _newest_whole(manager, directory, lambda step: _description(manager, step, directory)["meta"])
 
 
+def newest(directory: str | Path) -> int | None:
+    """Tell the step of the newest checkpoint.
+
+    Args:
+        directory: folder of the run's checkpoints.
+
+    Returns:
+        Its step, or None where there is no checkpoint.
+
+    Raises:
+        Nothing.
+
+    Example:
+        >>> train.checkpoint.newest("no such folder")
+
+    Source:
+        orbax.checkpoint.CheckpointManager.
+    """
+    if not Path(directory).is_dir():
+        return None
+    with _manager(directory) as manager:
+        return manager.latest_step()
+
+
 def restore(directory: str | Path, like: TrainState, *, best: bool = False) -> tuple[TrainState, dict[str, Any]]:
     """Read the newest checkpoint, or the best.
 
@@ -279,12 +303,12 @@ def _describe(state: TrainState) -> dict[str, str]:
 def _sums(state: TrainState) -> dict[str, int]:
     """Check sums of what this process can see the whole of: files are damaged in ways that no reader notices."""
     whole = [(path, leaf.addressable_data(0)) for path, leaf in _leaves(state) if leaf.is_fully_replicated]
-    return {path: zlib.crc32(np.ascontiguousarray(_raw(leaf)).view(np.uint8)) for path, leaf in whole}
+    return {path: zlib.crc32(_raw(leaf).tobytes()) for path, leaf in whole}
 
 
 def _raw(leaf: jax.Array) -> np.ndarray:
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.atleast_1d(np.asarray(jax.random.key_data(leaf) if is_key else leaf))
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 def _leaves(state: TrainState) -> list[tuple[str, jax.Array]]:

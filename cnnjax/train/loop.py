@@ -19,6 +19,20 @@ from cnnjax.train.step import Batch
 _LAG = 4
 
 
+class Diverged(FloatingPointError):
+    """The loss is not finite any more.
+
+    Args:
+        step: in which step.
+        loss: what it is, nan or an infinity.
+    """
+
+    def __init__(self, step: int, loss: float):
+        super().__init__(f"fit: the loss must stay finite, got {loss} in step {step}. Lower the learning rate.")
+        self.step = step
+        self.loss = loss
+
+
 def fit(
     run: Callable[..., tuple[TrainState, dict[str, Array]]],
     state: TrainState,
@@ -28,6 +42,7 @@ def fit(
     steps: int,
     progress: str | None = None,
     unit: str = "examples",
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
     """Take a number of training steps.
 
@@ -41,12 +56,13 @@ def fit(
         steps: how many steps to take, at least 0.
         progress: title of a progress bar with the metrics and the speed; None shows none.
         unit: what the progress bar calls an example.
+        stop: asked after every step whether to take no more.
 
     Returns:
         (state, history): history maps each metric's name to its value in every step, float arrays (steps,).
 
     Raises:
-        FloatingPointError: the loss is not finite. The state that was passed in is untouched.
+        Diverged: the loss is not finite. The state that was passed in is untouched, unless `run` donates it.
 
     Example:
         >>> tx = optax.sgd(0.1)
@@ -74,6 +90,8 @@ def fit(
                     rate = (bar.format_dict["rate"] or 0) * len(jax.tree.leaves(batch)[0])
                     bar.set_postfix({**_rounded(history[-1]), f"{unit}/s": f"{rate:.0f}"}, refresh=False)
             bar.update()
+            if stop is not None and stop():
+                break
         for metrics in pending:
             history.append(_fetch(metrics, start + len(history)))
     names = history[0] if history else {}
@@ -156,9 +174,7 @@ def _probabilities(graphdef: nnx.GraphDef[Any], state: TrainState, x: Array) -> 
 def _fetch(metrics: dict[str, Array], step: int) -> dict[str, float]:
     values = {name: float(value) for name, value in metrics.items()}
     if not math.isfinite(values["loss"]):
-        raise FloatingPointError(
-            f"fit: the loss must stay finite, got {values['loss']} in step {step}. Lower the learning rate."
-        )
+        raise Diverged(step, values["loss"])
     return values
 
 
