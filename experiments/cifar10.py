@@ -197,7 +197,7 @@ def main() -> None:
     step = train.make_train_step(graphdef, tx, make_loss_fn(config, examples), ema_decay=config.ema_decay)
     eval_step = train.make_eval_step(graphdef, metric_fn)
     numbered = replace(dataset, train=dataset.train | {"number": np.arange(examples, dtype=np.uint32)})
-    with commandline.interruption(COMMAND, begun.advice()) as asked:
+    with begun.lock, commandline.interruption(COMMAND, begun.advice()) as asked:
         falling = schedule(config, ends[-1])
         state = classifier.fit(
             begun, config, numbered, state, step, eval_step, asked=asked, schedule=falling, unit="images"
@@ -210,7 +210,7 @@ def main() -> None:
 def _report(config: Config, dataset: data.Dataset, model: Any, state: train.TrainState, begun: run.Run) -> None:
     """Draw the pictures, write result.json and say how it went, with the arithmetic that it took."""
     rows = [row for row in workdir.read_rows(begun.path) if "test_accuracy" in row]
-    flop = flops(model, dataset.train["image"][:1])
+    flop = classifier.flop(model, normalized(dataset.train["image"][:1]))
     scores = [max(row["test_accuracy"], row["test_accuracy_of_six"]) for row in rows]
     reached = [row["step"] for row, score in zip(rows, scores, strict=True) if score >= GOAL]
     found = {
@@ -224,16 +224,11 @@ def _report(config: Config, dataset: data.Dataset, model: Any, state: train.Trai
     explain.plot_curve(workdir.read_rows(begun.path)).savefig(begun.path / "learning_curve.png")
     first = model.whitening if isinstance(model, models.SpeedNet) else model.stem.kernel
     explain.plot_filters(np.asarray(first[...])).savefig(begun.path / "filters.png")
-    seconds = run.finish(begun, config, state, found)
+    seconds = run.finish(begun, config, state, found, flop)
     print(
         f"test accuracy {found['test_accuracy']:.4f}, looked at six times {found['test_accuracy_of_six']:.4f}"
         f" ({dataset.source}), {found['pflop']:.3f} PFLOP in {seconds} s"
     )
-
-
-def flops(model: nnx.Module, image: np.ndarray) -> int:
-    """Floating-point operations of a training step, an example: two a product, and three passes of the same size."""
-    return 3 * 2 * explain.summary(model, normalized(image)).multiply_adds
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from flax import nnx
 
 from cnnjax import data, explain, train
 from experiments import commandline, epochs, run, workdir
@@ -62,8 +63,18 @@ def probabilities(graphdef: Any, state: train.TrainState, examples: np.ndarray, 
     return np.concatenate([train.predict(graphdef, state, inputs(chunk)) for chunk in chunks])
 
 
+def flop(model: nnx.Module, inputs: jax.Array) -> int:
+    """Floating-point operations of an example in training: two a product, and three passes of the same size."""
+    return 3 * 2 * explain.summary(model, inputs).multiply_adds // len(inputs)
+
+
 def report(
-    begun: run.Run, options: run.Options, dataset: data.Dataset, state: train.TrainState, probabilities: np.ndarray
+    begun: run.Run,
+    options: run.Options,
+    dataset: data.Dataset,
+    state: train.TrainState,
+    probabilities: np.ndarray,
+    flop: int,
 ) -> None:
     """Draw the learning curve and the confusion matrix, write result.json and say how it went."""
     label, names = dataset.test["label"], dataset.class_names
@@ -73,5 +84,5 @@ def report(
     explain.plot_confusion(counts, class_names=names).savefig(begun.path / "confusion.png")
     correct, total = int((predictions == label).sum()), len(label)
     found = {"test_accuracy": correct / total, "test_correct": correct, "test_total": total}
-    seconds = run.finish(begun, options, state, found)
+    seconds = run.finish(begun, options, state, found, flop)
     print(f"test accuracy {correct / total:.4f} ({correct}/{total}, {dataset.source}) in {seconds} s")

@@ -1,5 +1,6 @@
 """How the commands end: bad input in one line and status 2, an interrupted or diverged run in one line too."""
 
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -54,6 +55,10 @@ def interruption(command: str, advice: str) -> Iterator[Asked]:
         print(f"\n{command}: {_name(number)}: saving. Ctrl-C again leaves at once.", file=sys.stderr)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Orbax logs what it raises, once for every thread that the error comes through.
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         yield lambda: bool(signals)
     except Stopped:
@@ -63,6 +68,7 @@ def interruption(command: str, advice: str) -> Iterator[Asked]:
     except (FloatingPointError, OSError) as error:
         _leave(command, f"{error} {advice}", 1)
     finally:
+        log.setLevel(level)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -16,7 +16,7 @@ from flax import nnx
 
 import cnnjax
 from cnnjax import data, explain, models, train
-from experiments import commandline, epochs, run, workdir
+from experiments import classifier, commandline, epochs, run, workdir
 
 COMMAND = "experiments.hippocampus"
 STEP = 8  # a volume is filled up to multiples of it, so that one program serves many sizes
@@ -139,17 +139,23 @@ def main() -> None:
         found = looks(state)
         return {name: float(np.mean([one[name] for one in found])) for name in ("dice", "loss")}
 
-    with commandline.interruption(COMMAND, begun.advice()) as asked:
+    with begun.lock, commandline.interruption(COMMAND, begun.advice()) as asked:
         state = epochs.train_epochs(
             begun, config, state, step, batches, test, asked=asked, best="dice", schedule=schedule, unit="boxes"
         )
         if jax.process_index():
             return
-        _report(config, volumes, looks(state), state, begun)
+        flop = classifier.flop(train.merge(graphdef, state), jnp.zeros((1, *config.box, 1)))
+        _report(config, volumes, looks(state), state, begun, flop)
 
 
 def _report(
-    config: Config, volumes: data.Volumes, found: list[dict[str, np.ndarray]], state: train.TrainState, begun: run.Run
+    config: Config,
+    volumes: data.Volumes,
+    found: list[dict[str, np.ndarray]],
+    state: train.TrainState,
+    begun: run.Run,
+    flop: int,
 ) -> None:
     """Draw the worst, the median and the best volume, write result.json and say how it went."""
     table = np.concatenate([one["dice"] for one in found])
@@ -166,7 +172,7 @@ def _report(
         "test_dice_of_classes": dict(zip(volumes.class_names[1:], table.mean(0).tolist(), strict=True)),
         "test_volumes": len(volumes.test),
     }
-    seconds = run.finish(begun, config, state, score)
+    seconds = run.finish(begun, config, state, score, flop)
     print(f"test Dice {table.mean():.4f} ({len(volumes.test)} volumes, {volumes.source}) in {seconds} s")
 
 

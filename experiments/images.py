@@ -104,7 +104,7 @@ def main() -> None:
     print(f"{examples} pictures of {', '.join(dataset.class_names)}, run in {begun.path}")
     step = train.make_train_step(graphdef, tx, make_loss_fn(config.seed, flip=flip))
     eval_step = train.make_eval_step(graphdef, classifier.make_metric_fn(floats))
-    with commandline.interruption(COMMAND, begun.advice()) as asked:
+    with begun.lock, commandline.interruption(COMMAND, begun.advice()) as asked:
         state = classifier.fit(
             begun, config, dataset, state, step, eval_step, asked=asked, schedule=schedule, unit="pictures"
         )
@@ -112,7 +112,8 @@ def main() -> None:
             return
         probabilities = classifier.probabilities(graphdef, state, dataset.test["image"], floats)
         _draw(dataset, probabilities, begun.path)
-        classifier.report(begun, config, dataset, state, probabilities)
+        flop = classifier.flop(train.merge(graphdef, state), floats(dataset.train["image"][:1]))
+        classifier.report(begun, config, dataset, state, probabilities, flop)
     print(f"Classify more: python -m experiments.predict --workdir {begun.path} FILE ...")
 
 
@@ -127,7 +128,7 @@ def _draw(dataset: data.Dataset, probabilities: np.ndarray, path: Path) -> None:
 def load(path: Path) -> tuple[Any, train.TrainState]:
     """Read the net of a run, trained as far as its newest checkpoint."""
     model = build(len(run.trained(path, "images")["class_names"]), seed=0)
-    graphdef, state = train.create(model, optax.adamw(1e-3, weight_decay=WEIGHT_DECAY))
+    graphdef, state = train.create(model, optax.adamw(run.one_cycle(Config(), 1), weight_decay=WEIGHT_DECAY))
     state, _ = train.checkpoint.restore(path / workdir.CHECKPOINTS, state)
     return graphdef, state
 

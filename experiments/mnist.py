@@ -89,15 +89,17 @@ def main() -> None:
     print(f"{config.model} on {dataset.source}: {examples} digits, run in {begun.path}")
     step = train.make_train_step(graphdef, tx, make_loss_fn(config.seed))
     eval_step = train.make_eval_step(graphdef, classifier.make_metric_fn(floats))
-    with commandline.interruption(COMMAND, begun.advice()) as asked:
+    with begun.lock, commandline.interruption(COMMAND, begun.advice()) as asked:
         state = classifier.fit(
             begun, config, dataset, state, step, eval_step, asked=asked, schedule=schedule, unit="images"
         )
         if jax.process_index():
             return
         probabilities = classifier.probabilities(graphdef, state, dataset.test["image"], floats)
-        _draw(dataset, train.merge(graphdef, state), probabilities, begun.path)
-        classifier.report(begun, config, dataset, state, probabilities)
+        model = train.merge(graphdef, state)
+        _draw(dataset, model, probabilities, begun.path)
+        flop = classifier.flop(model, floats(dataset.train["image"][:1]))
+        classifier.report(begun, config, dataset, state, probabilities, flop)
 
 
 def _draw(dataset: data.Dataset, model: nnx.Module, probabilities: np.ndarray, path: Path) -> None:
@@ -125,7 +127,7 @@ def _first_kernel(model: nnx.Module) -> np.ndarray:
 def load(path: Path) -> tuple[nnx.GraphDef[nnx.Module], train.TrainState]:
     """Read the model of a run, trained as far as its newest checkpoint."""
     model = build(run.trained(path, "mnist")["model"], seed=0)
-    graphdef, state = train.create(model, optax.adamw(1e-3, weight_decay=WEIGHT_DECAY))
+    graphdef, state = train.create(model, optax.adamw(run.one_cycle(Config(), 1), weight_decay=WEIGHT_DECAY))
     state, _ = train.checkpoint.restore(path / workdir.CHECKPOINTS, state)
     return graphdef, state
 

@@ -7,8 +7,8 @@ import os
 import platform
 import sys
 import time
-import weakref
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -73,6 +73,7 @@ class Run:
         ends: the steps at which its epochs end.
         started: when it would have begun, had it never been stopped; as time.perf_counter.
         begun: when it has begun this time.
+        lock: open as long as it trains.
         history: the metrics of every step of the epoch in which it was stopped.
         first: how long the first step took; filled in by training.
     """
@@ -82,6 +83,7 @@ class Run:
     ends: tuple[int, ...]
     started: float
     begun: float
+    lock: AbstractContextManager[Any]
     history: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     first: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -175,7 +177,7 @@ def begin(
     settings = {"experiment": experiment, **settings}
     if not (options.resume and options.workdir):
         path = options.workdir or workdir.fresh(experiment)
-        run = _locked(Run(path, settings, ends, started, started))
+        run = Run(path, settings, ends, started, started, _lock(path))
         with train.processes.first():
             if not jax.process_index():
                 workdir.clear(path)
@@ -192,20 +194,19 @@ def begin(
             )
         started -= meta["seconds"]
         history = {name: np.array(values) for name, values in meta.get("history", {}).items()}
-    run = _locked(Run(options.workdir, settings, ends, started, begun, history))
-    if (run.path / workdir.RESULT).exists() and int(state.step) >= ends[-1]:
-        print(f"{run.path} has finished its {len(ends)} epochs already. Train it further with --resume --epochs MORE.")
+    path = options.workdir
+    if (path / workdir.RESULT).exists() and int(state.step) >= ends[-1]:
+        print(f"{path} has finished its {len(ends)} epochs already. Train it further with --resume --epochs MORE.")
         return None, state
+    run = Run(path, settings, ends, started, begun, _lock(path), history)
     if not jax.process_index():
-        workdir.keep_rows(run.path, up_to=int(state.step))
+        workdir.keep_rows(path, up_to=int(state.step))
     return run, state
 
 
-def _locked(run: Run) -> Run:
-    """Keep other runs out of the folder for as long as this one is there."""
-    if not jax.process_index():
-        weakref.finalize(run, workdir.lock(run.path).close)
-    return run
+def _lock(path: Path) -> AbstractContextManager[Any]:
+    """Keep other runs out of the folder; of several processes of one run the first does."""
+    return nullcontext() if jax.process_index() else workdir.lock(path)
 
 
 def _check_settings(path: Path, meta: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

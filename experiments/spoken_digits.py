@@ -87,7 +87,7 @@ def main() -> None:
     print(f"1-D net on {dataset.source}: {examples} sounds, run in {begun.path}")
     step = train.make_train_step(graphdef, tx, make_loss_fn(config.seed))
     eval_step = train.make_eval_step(graphdef, classifier.make_metric_fn(scaled, "audio"))
-    with commandline.interruption(COMMAND, begun.advice()) as asked:
+    with begun.lock, commandline.interruption(COMMAND, begun.advice()) as asked:
         state = classifier.fit(
             begun, config, dataset, state, step, eval_step, asked=asked, schedule=schedule, unit="sounds"
         )
@@ -96,7 +96,8 @@ def main() -> None:
         probabilities = classifier.probabilities(graphdef, state, dataset.test["audio"], scaled)
         model: Any = train.merge(graphdef, state)
         explain.plot_spectra(model.stem.kernel[...], rate=RATE).savefig(begun.path / "filters.png")
-        classifier.report(begun, config, dataset, state, probabilities)
+        flop = classifier.flop(model, scaled(dataset.train["audio"][:1]))
+        classifier.report(begun, config, dataset, state, probabilities, flop)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Checkpoints: a train state and what describes it, on disk through orbax."""
 
+import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,19 +53,23 @@ def saving(directory: str | Path, *, keep: int = 2) -> Iterator[Callable[..., No
     Source:
         orbax.checkpoint.CheckpointManager.
     """
+    scores: dict[int, float] = {}
     with _told(directory):
-        manager = _manager(directory, create=True, keep=keep)
+        manager = _manager(directory, _Kept(keep, scores))
+        scores.update(_scores(manager, directory))
 
     def write(state: TrainState, meta: Mapping[str, Any], score: float | None = None) -> None:
         step, ocp = int(state.step), _orbax()
         # A step may be given the memory of the state that is being written.
         state = jax.tree.map(lambda leaf: leaf.copy(), parallel.joint(state))
         described = {"format": _FORMAT, "tree": _describe(state), "sums": _sums(state), "meta": dict(meta)}
+        described |= {} if score is None else {"score": score}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), description=ocp.args.JsonSave(described))
         with _told(directory):
             manager.wait_until_finished()
             _set_aside(manager, Path(directory), step)
-            manager.save(step, args=args, metrics=None if score is None else {"score": score}, force=True)
+            scores.pop(step, None) if score is None else scores.update({step: score})
+            manager.save(step, args=args, force=True)
 
     try:
         yield write
@@ -201,8 +207,9 @@ def _newest_whole(
 ) -> Any:
     """What `read` makes of the newest checkpoint that it can read, with a warning for each that it cannot."""
     steps = sorted(manager.all_steps(), reverse=True)
-    if best and (step := manager.best_step()) is not None:
-        steps = [step, *(other for other in steps if other != step)]
+    if best:
+        scores = _scores(manager, directory)
+        steps.sort(key=lambda step: scores.get(step, -math.inf), reverse=True)
     for step in steps[:-1]:
         try:
             return read(step)
@@ -242,22 +249,35 @@ def _orbax() -> Any:
     return orbax.checkpoint
 
 
-def _manager(directory: str | Path, *, create: bool = False, keep: int = 2) -> "ocp.CheckpointManager":
+@dataclass(frozen=True)
+class _Kept:
+    """Which checkpoints stay: the newest and the best. Orbax's own policy ends where a file of scores is damaged."""
+
+    keep: int
+    scores: Mapping[int, float]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        steps = sorted(checkpoint.step for checkpoint in checkpoints)
+        stay = {*steps[-self.keep :], *sorted(set(steps) & set(self.scores), key=lambda n: (self.scores[n], n))[-1:]}
+        return [checkpoint.step in stay for checkpoint in checkpoints]
+
+
+def _manager(directory: str | Path, kept: _Kept | None = None) -> "ocp.CheckpointManager":
+    """A manager that reads, or one that also writes."""
     ocp = _orbax()
-    policies = ocp.checkpoint_managers
-
-    def score(metrics: Any) -> float:
-        return metrics["score"]
-
-    best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
-    options = ocp.CheckpointManagerOptions(
-        best_fn=score,
-        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-        create=create,
-        cleanup_tmp_directories=create,
-    )
+    write = kept is not None
+    options = ocp.CheckpointManagerOptions(preservation_policy=kept, create=write, cleanup_tmp_directories=write)
     handlers = {"state": ocp.StandardCheckpointHandler(), "description": ocp.JsonCheckpointHandler()}
     return ocp.CheckpointManager(Path(directory).absolute(), options=options, item_handlers=handlers)
+
+
+def _scores(manager: "ocp.CheckpointManager", directory: str | Path) -> dict[int, float]:
+    """The scores of the checkpoints that have one and can be read."""
+    found: dict[int, float] = {}
+    for step in manager.all_steps():
+        with suppress(Exception):  # `restore` says which are damaged
+            found[step] = _description(manager, step, directory)["score"]
+    return found
 
 
 @contextmanager

@@ -20,11 +20,6 @@ from experiments.workloads import BatchNorm, Conv, Workload
 TINY = Workload(Conv((1, 4, 4, 2), 3, 2), "forward")
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def run(monkeypatch, *arguments):
     """Run the command; 0 or its exit status."""
     monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])

@@ -4,11 +4,9 @@ import gzip
 import json
 import os
 import re
-import signal
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -16,60 +14,12 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
+from short_runs import ROOT, assert_same_bits, contents, fast, parameters, run
 
-import cnnjax
 from cnnjax import data, train
 from experiments import commandline, mnist, predict
 
-ROOT = Path(__file__).parents[2]
 PICTURES = {"learning_curve.png", "confusion.png", "filters.png", "mistakes.png"}
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory):
-    """A folder of idx files with 320 and 60 of the embedded digits."""
-    folder = tmp_path_factory.mktemp("idx")
-    dataset = data.load("mnist", "embedded")
-    for name, examples, count in (("train", dataset.train, 320), ("t10k", dataset.test, 60)):
-        write_idx(folder / f"{name}-images-idx3-ubyte.gz", examples["image"][:count, :, :, 0])
-        write_idx(folder / f"{name}-labels-idx1-ubyte.gz", examples["label"][:count])
-    return folder
-
-
-def write_idx(path, array):
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-def run(monkeypatch, module, *arguments):
-    """Run a command in this process; 0 or its exit status."""
-    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
-    try:
-        module.main()
-    except SystemExit as end:
-        return end.code
-    finally:
-        cnnjax.accelerate(False)
-    return 0
-
-
-def fast(digits):
-    return ["--data", digits, "--batch-size", 32, "--model", "mlp"]
-
-
-def parameters(workdir):
-    _, state = mnist.load(Path(workdir))
-    return jax.tree.leaves((state.params, state.model_state, state.opt_state, state.step))
-
-
-def assert_same_bits(one, other):
-    for a, b in zip(parameters(one), parameters(other), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_a_run_leaves_everything_behind(digits, monkeypatch, capsys):
@@ -131,34 +81,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(digits, monkeypa
     assert any(not np.array_equal(x, y) for x, y in zip(parameters("a"), parameters("c"), strict=True))
 
 
-def test_a_killed_run_resumes_to_the_same_bits(digits, monkeypatch, capsys):
-    arguments = [*fast(digits), "--epochs", 12]
-    assert run(monkeypatch, mnist, *arguments, "--workdir", "unbroken") == 0
-    command = [sys.executable, "-m", "experiments.mnist", *map(str, arguments), "--workdir", "killed"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for epochs_before_the_kill in (1, 4):
-        extra = ["--resume"] if Path("killed").exists() else []
-        process = subprocess.Popen(
-            [*command, *extra], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        metrics, deadline = Path("killed/metrics.jsonl"), time.monotonic() + 120
-        while not metrics.exists() or metrics.read_text().count("test_accuracy") < epochs_before_the_kill:
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not Path("killed/result.json").exists()
-    assert run(monkeypatch, mnist, *arguments, "--workdir", "killed", "--resume") == 0
-    assert_same_bits("unbroken", "killed")
-    whole, resumed = (
-        [json.loads(line) for line in Path(f"{name}/metrics.jsonl").read_text().splitlines()]
-        for name in ("unbroken", "killed")
-    )
-    for one, other in zip(whole, resumed, strict=True):
-        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
-
-
 def test_a_finished_run_is_left_alone_then_trained_further_then_replaced(digits, monkeypatch, capsys):
     arguments = [*fast(digits), "--workdir", "run"]
     assert run(monkeypatch, mnist, *arguments, "--epochs", 2) == 0
@@ -177,10 +99,6 @@ def test_a_finished_run_is_left_alone_then_trained_further_then_replaced(digits,
     assert run(monkeypatch, mnist, *arguments, "--epochs", 1, "--overwrite") == 0
     assert json.loads(Path("run/result.json").read_text())["steps"] == 10
     assert Path("run/notes.txt").read_text() == "mine"
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def damaged(digits, folder, name, change):
@@ -287,35 +205,6 @@ def test_an_unfinished_run_is_not_written_over(digits, monkeypatch, capsys):
     assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 2
     assert (
         "run holds an unfinished run. Go on with --resume, or replace it with --overwrite." in capsys.readouterr().err
-    )
-
-
-def test_a_diverging_run_says_so_and_keeps_its_checkpoint(digits, monkeypatch, capsys):
-    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 0
-    batches = data.Batches.__call__
-
-    def poisoned(self, step):
-        batch = batches(self, step)
-        return batch | {"image": batch["image"].astype(np.float32) * (np.nan if step == 15 else 1)}
-
-    monkeypatch.setattr(data.Batches, "__call__", poisoned)
-    capsys.readouterr()
-    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 2, "--workdir", "run", "--resume") == 1
-    assert "fit: the loss must stay finite, got nan in step 15." in capsys.readouterr().err
-    meta = train.checkpoint.read_meta("run/checkpoints")
-    assert meta is not None
-    assert meta["epochs_done"] == 1
-
-
-def test_an_interrupted_run_says_how_to_go_on(digits, monkeypatch, capsys):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "fit", interrupt)
-    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 130
-    assert (
-        "interrupted. Finished epochs are kept: go on with the same options and --workdir run --resume."
-        in capsys.readouterr().err
     )
 
 

@@ -1,0 +1,230 @@
+"""Runs that are killed, asked to stop, out of disk, out of bounds or in each other's way: what was trained is kept."""
+
+import errno
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from short_runs import ROOT, assert_same_bits, contents, fast, rows, run
+
+from cnnjax import data, train
+from experiments import mnist
+
+KILLS = int(os.environ.get("CNNJAX_KILLS", "12"))
+
+
+def started(*arguments, shell=""):
+    """The command in a process of its own, after something that its shell does first."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = shlex.join([sys.executable, "-m", "experiments.mnist", *map(str, arguments)])
+    return subprocess.Popen(
+        ["sh", "-c", f"{shell} exec {command}"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"it ended too early: {process.communicate()[1]}"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def checkpoints(workdir):
+    return sorted(int(path.name) for path in Path(workdir, "checkpoints").glob("*") if path.name.isdecimal())
+
+
+def test_a_run_asked_to_stop_saves_within_its_epoch_and_goes_on_bit_for_bit(digits, monkeypatch, capsys):
+    # One epoch of very many steps.
+    arguments = [*fast(digits), "--batch-size", 2, "--epochs", 2, "--steps", 300]
+    assert run(monkeypatch, mnist, *arguments, "--workdir", "whole") == 0
+    batches, calls = data.Batches.__call__, []
+
+    def stopping(self, step):
+        calls.append(step)
+        if len(calls) in (40, 90):
+            os.kill(os.getpid(), signal.SIGTERM if len(calls) == 40 else signal.SIGINT)
+        return batches(self, step)
+
+    monkeypatch.setattr(data.Batches, "__call__", stopping)
+    capsys.readouterr()
+    assert run(monkeypatch, mnist, *arguments, "--workdir", "stopped") == 143
+    said = capsys.readouterr().err
+    assert "experiments.mnist: SIGTERM: saving. Ctrl-C again leaves at once." in said
+    assert "SIGTERM: saved. Go on with the same options and --workdir stopped --resume." in said
+    assert checkpoints("stopped") == [40]
+    assert not Path("stopped/metrics.jsonl").exists()
+    assert run(monkeypatch, mnist, *arguments, "--workdir", "stopped", "--resume") == 130
+    assert checkpoints("stopped") == [40, 90]
+    assert run(monkeypatch, mnist, *arguments, "--workdir", "stopped", "--resume") == 0
+    assert_same_bits("whole", "stopped")
+    assert rows("whole") == rows("stopped")
+
+
+def test_a_second_interrupt_leaves_at_once(digits, monkeypatch, capsys):
+    def twice(self, step):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(data.Batches, "__call__", twice)
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 130
+    assert "interrupted. Go on with the same options and --workdir run --resume." in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_of_two_runs_in_a_folder_the_second_is_refused(digits):
+    arguments = [*fast(digits), "--epochs", 10_000, "--workdir", "run"]
+    first = started(*arguments)
+    try:
+        wait_for(lambda: checkpoints("run"), first)
+        second = started(*arguments, "--resume")
+        said = second.communicate(timeout=120)[1]
+        assert second.returncode == 2
+        assert f"--workdir must be of one run at a time, but process {first.pid} is training in run. Wait" in said
+        assert first.poll() is None
+    finally:
+        first.send_signal(signal.SIGTERM)
+        first.communicate(timeout=120)
+    assert first.returncode == 143
+
+
+@pytest.mark.slow
+def test_runs_that_are_killed_anywhere_end_as_one_that_is_not(digits):
+    random.seed(0)
+    arguments = [*fast(digits), "--epochs", 40 * KILLS, "--save-minutes", 0.001, "--workdir"]
+    whole = started(*arguments, "whole")
+    said = whole.communicate(timeout=3000)[1]
+    assert whole.returncode == 0, said
+    killed = reached = 0
+    while killed < KILLS:
+        process = started(*arguments, "killed", *(["--resume"] if killed else []))
+        if killed:
+            # Anywhere: while it starts, reads, trains, tests and, most of all, saves.
+            time.sleep(random.uniform(1, 8))
+        else:
+            wait_for(lambda: checkpoints("killed"), process)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it ended before it could be killed: give it more epochs"
+        reached, before = checkpoints("killed")[-1], reached
+        assert reached >= before
+        killed += 1
+    last = started(*arguments, "killed", "--resume")
+    said = last.communicate(timeout=3000)[1]
+    assert last.returncode == 0, said
+    assert_same_bits("whole", "killed")
+    assert rows("whole") == rows("killed")
+
+
+def poison(monkeypatch, at):
+    batches = data.Batches.__call__
+
+    def poisoned(self, step):
+        batch = batches(self, step)
+        return batch | {"image": batch["image"].astype(np.float32) * (np.nan if step == at else 1)}
+
+    monkeypatch.setattr(data.Batches, "__call__", poisoned)
+
+
+def test_a_diverging_run_says_so_and_keeps_its_checkpoint_and_the_batch(digits, monkeypatch, capsys):
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 0
+    poison(monkeypatch, at=15)
+    for _ in range(2):
+        capsys.readouterr()
+        assert run(monkeypatch, mnist, *fast(digits), "--epochs", 2, "--workdir", "run", "--resume") == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "fit: the loss must stay finite, got nan in step 15. Lower the learning rate. It was 0.00" in said
+        assert "The checkpoint of step 10 is intact. With --resume the run comes by the same way again" in said
+    meta = train.checkpoint.read_meta("run/checkpoints")
+    assert meta is not None
+    assert meta["epochs_done"] == 1
+    facts = json.loads(Path("run/diverged.json").read_text())
+    assert (facts["step"], facts["loss"], facts["checkpoint"]) == (15, "nan", 10)
+    with np.load("run/diverged.npz") as batch:
+        np.testing.assert_array_equal(batch["position"], np.arange(15 * 32, 16 * 32))
+        assert np.isnan(batch["image"]).all()
+
+
+def test_where_a_checkpoint_cannot_be_written_the_last_one_is_intact(digits, monkeypatch):
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 0
+    # What a full disk does to whoever writes files of some size; the metrics are smaller. In blocks of 512 bytes.
+    process = started(*fast(digits), "--epochs", 3, "--workdir", "run", "--resume", shell="ulimit -f 400;")
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1, said
+    last = said.splitlines()[-1]
+    assert last.startswith(
+        "experiments.mnist: save: run/checkpoints must be a folder with room that can be written, got"
+    )
+    assert last.endswith("Go on with the same options and --workdir run --resume.")
+    assert checkpoints("run") == [10]
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 3, "--workdir", "run", "--resume") == 0
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 3, "--workdir", "whole") == 0
+    assert json.loads(Path("run/result.json").read_text())["steps"] == 30
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own of 24 MB, which is given to few to make."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", folder], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"a small disk cannot be made here: {made.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_in_one_line_and_the_last_checkpoint_is_intact(digits, small_disk, monkeypatch):
+    workdir = small_disk / "run"
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", workdir) == 0
+    free = os.statvfs(small_disk)
+    (small_disk / "other").write_bytes(bytes(free.f_bavail * free.f_frsize - 300_000))
+    process = started(*fast(digits), "--epochs", 3, "--workdir", workdir, "--resume")
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1, said
+    assert "must be a folder with room that can be written, got" in said.splitlines()[-1]
+    assert checkpoints(workdir) == [10]
+    (small_disk / "other").unlink()
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 3, "--workdir", workdir, "--resume") == 0
+
+
+@pytest.mark.slow
+def test_a_disk_that_cannot_be_written_ends_in_one_line(digits, small_disk, monkeypatch, capsys):
+    workdir = small_disk / "run"
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", workdir) == 0
+    before = contents(workdir)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for extra in (["--resume"], ["--overwrite"]):
+        capsys.readouterr()
+        assert run(monkeypatch, mnist, *fast(digits), "--epochs", 2, "--workdir", workdir, *extra) == 2
+        said = capsys.readouterr().err
+        assert os.strerror(errno.EROFS) in said
+        assert said.count("\n") == 1
+    assert contents(workdir) == before
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_not_the_run(digits, monkeypatch, capsys):
+    arguments = [*fast(digits), "--epochs", 3, "--workdir"]
+    assert run(monkeypatch, mnist, *arguments, "whole") == 0
+    assert run(monkeypatch, mnist, *arguments, "torn") == 0
+    Path("torn/result.json").unlink()
+    for file in Path("torn/checkpoints/30").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+    with pytest.warns(UserWarning, match=r"torn/checkpoints/30 is damaged, reading the one before"):
+        assert run(monkeypatch, mnist, *arguments, "torn", "--resume") == 0
+    assert_same_bits("whole", "torn")
+    assert rows("whole") == rows("torn")
