@@ -9,11 +9,12 @@ Nothing here knows models or training, and importing it loads neither TensorFlow
 - `Batches`: training batches as a pure function of (seed, step). `padded`: evaluation, every example once.
 - `Crops`: the same of boxes cut out of volumes of many sizes. `standardized`: their intensities on one scale.
 - `keys`: a random key for every place in the stream of examples.
-- `translate`, `flip`, `affine` of one image and `stretch` of one series: augmentation, for `jax.vmap`.
+- `translate`, `flip`, `affine`, `crop`, `cutout` of one image, `mixup` of two examples and `stretch` of one series:
+  augmentation, for `jax.vmap`.
 - `read_digit`: a PNG or JPEG as an MNIST digit.
 """
 
-from cnnjax.data.augment import affine, flip, keys, stretch, translate
+from cnnjax.data.augment import affine, crop, cutout, flip, keys, mixup, stretch, translate
 from cnnjax.data.batches import Batches, padded
 from cnnjax.data.crops import Crops, standardized
 from cnnjax.data.dataset import Dataset, Examples, check
@@ -45,6 +46,9 @@ __all__ = [
     "translate",
     "flip",
     "affine",
+    "crop",
+    "cutout",
+    "mixup",
     "stretch",
     "read_digit",
 ]

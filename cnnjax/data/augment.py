@@ -1,6 +1,7 @@
 """Augmentation: pure functions on one image or one series, a key first, to be vmapped over keys and examples."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +144,121 @@ def flip(key: PRNGKeyArray, image: Shaped[Array, "h w c"]) -> Shaped[Array, "h w
     """
     _check_image("flip", image)
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+def crop(key: PRNGKeyArray, image: Shaped[Array, "h w c"], *, size: tuple[int, int]) -> Shaped[Array, "i j c"]:
+    """Cut a box out of an image, anywhere in it, all places equally likely.
+
+    With `ops.pad` before it, it moves an image as `translate` does, and something else than zeros can move in.
+
+    Args:
+        key: PRNG key.
+        image: (H, W, C), any dtype.
+        size: (height, width) of the box in pixels, at least 1 and no larger than the image.
+
+    Returns:
+        (height, width, C), the dtype of `image`.
+
+    Raises:
+        ValueError: an image that is not (H, W, C), or a box that does not fit.
+        ImportError: dm-pix is not installed.
+
+    Example:
+        >>> crop(jax.random.key(3), jnp.arange(12).reshape(3, 4, 1), size=(2, 2))[..., 0].tolist()
+        [[1, 2], [5, 6]]
+
+    Source:
+        Krizhevsky, Sutskever & Hinton 2012, "ImageNet Classification with Deep CNNs", section 4.1 (extracted patches).
+    """
+    _check_image("crop", image)
+    if len(size) != 2 or not all(1 <= part <= whole for part, whole in zip(size, image.shape, strict=False)):
+        raise ValueError(
+            f"crop: size must be (height, width) within the image, got {size} for shape {image.shape}. Cut less."
+        )
+    try:
+        import dm_pix
+    except ImportError as error:
+        raise ImportError("crop: dm-pix is missing. Run pip install 'cnnjax[data]'.") from error
+    return jnp.asarray(dm_pix.random_crop(key, image, (*size, image.shape[-1])))
+
+
+def cutout(key: PRNGKeyArray, image: Shaped[Array, "h w c"], *, size: int) -> Shaped[Array, "h w c"]:
+    """Put a square of zeros somewhere on an image, so that a net learns to look at more than one spot.
+
+    Its centre is anywhere in the image, so at the borders a part of the square is outside. Standardise the image
+    before, and zero is its mean.
+
+    Args:
+        key: PRNG key.
+        image: (H, W, C), any dtype.
+        size: side of the square in pixels, at least 1.
+
+    Returns:
+        (H, W, C), the dtype of `image`.
+
+    Raises:
+        ValueError: an image that is not (H, W, C), or a size below 1.
+
+    Example:
+        >>> cutout(jax.random.key(0), jnp.ones((3, 4, 1)), size=2)[..., 0]
+        Array([[1., 0., 0., 1.],
+               [1., 0., 0., 1.],
+               [1., 1., 1., 1.]], dtype=float32)
+
+    Source:
+        DeVries & Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout".
+    """
+    _check_image("cutout", image)
+    if size < 1:
+        raise ValueError(f"cutout: size must be at least 1, got {size}. Give the pixels of a side.")
+    height, width, _ = image.shape
+    first, second = jax.random.split(key)
+    centre = jax.random.randint(first, (), 0, height), jax.random.randint(second, (), 0, width)
+    inside = [
+        (jnp.arange(length) >= middle - size // 2) & (jnp.arange(length) < middle - size // 2 + size)
+        for length, middle in zip((height, width), centre, strict=True)
+    ]
+    return jnp.where((inside[0][:, None] & inside[1])[..., None], jnp.zeros((), image.dtype), image)
+
+
+def mixup(key: PRNGKeyArray, first: Any, second: Any, *, alpha: float = 0.2) -> Any:
+    """Blend two examples, labels and all: w of the one and 1 - w of the other, w ~ Beta(alpha, alpha).
+
+    Of a batch, blend every example with the one before: `jax.vmap(mixup)(keys, batch, jax.tree.map(lambda x:
+    jnp.roll(x, 1, 0), batch))`.
+
+    Args:
+        key: PRNG key.
+        first: a pytree of float arrays, such as (image, label), the label as probabilities: `jax.nn.one_hot`.
+        second: another example of the same structure and shapes.
+        alpha: above 0; small values leave most examples nearly as they are.
+
+    Returns:
+        The blend, in the structure and dtypes of `first`.
+
+    Raises:
+        ValueError: alpha is not above 0.
+        TypeError: arrays of integers, of which there is no blend.
+
+    Example:
+        >>> one, other = (jnp.zeros(2), jnp.array([1.0, 0.0])), (jnp.ones(2), jnp.array([0.0, 1.0]))
+        >>> image, label = mixup(jax.random.key(1), one, other, alpha=1.0)
+        >>> bool(image[0] == label[1]), float(label.sum())
+        (True, 1.0)
+
+    Source:
+        Zhang, Cisse, Dauphin & Lopez-Paz 2018, "mixup: Beyond Empirical Risk Minimization".
+    """
+    if not alpha > 0:
+        raise ValueError(f"mixup: alpha must be above 0, got {alpha}. Use 0.2, or leave mixup out.")
+    for leaf in jax.tree.leaves((first, second)):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            raise TypeError(
+                f"mixup: arrays must be floats, got {leaf.dtype}. Scale images first, and use jax.nn.one_hot for"
+                " labels."
+            )
+    weight = jax.random.beta(key, alpha, alpha)
+    return jax.tree.map(lambda a, b: (weight * a + (1 - weight) * b).astype(a.dtype), first, second)
 
 
 def stretch(

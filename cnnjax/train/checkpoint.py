@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
 _FORMAT = 1
+# What is made of files that are cut short, or not there, by orbax, tensorstore and json.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @contextmanager
@@ -215,15 +217,14 @@ def _newest_whole(
             return read(step)
         except _OtherError:
             raise
-        # Whatever a library makes of a file that is cut short.
-        except Exception as error:
+        except _DAMAGED as error:
             said = f"restore: {Path(directory) / str(step)} is damaged, reading the one before: {_short(error)}"
             warnings.warn(said, stacklevel=3)
     try:
         return read(steps[-1])
     except _OtherError:
         raise
-    except Exception as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"restore: {directory} must hold a checkpoint that can be read, got {_short(error)} of the last one."
             " Train anew, or bring back a copy."
@@ -275,7 +276,7 @@ def _scores(manager: "ocp.CheckpointManager", directory: str | Path) -> dict[int
     """The scores of the checkpoints that have one and can be read."""
     found: dict[int, float] = {}
     for step in manager.all_steps():
-        with suppress(Exception):  # `restore` says which are damaged
+        with suppress(*_DAMAGED):  # `restore` says which are damaged
             found[step] = _description(manager, step, directory)["score"]
     return found
 

@@ -1,10 +1,12 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from cnnjax.data import Batches, affine, flip, keys, stretch, translate
+from cnnjax.data import Batches, affine, crop, cutout, flip, keys, mixup, stretch, translate
 
 IMAGE = jnp.asarray(np.random.default_rng(0).integers(1, 256, (9, 7, 2)), jnp.uint8)
 
@@ -167,3 +169,71 @@ def test_bad_series_are_told():
         stretch(jax.random.key(0), SERIES[:, 0])
     with pytest.raises(ValueError, match=r"stretch: rate must be at least 0 and below 1, got 1.0"):
         stretch(jax.random.key(0), SERIES, rate=1.0)
+
+
+def test_crop_gives_every_box_and_nothing_else():
+    boxes = {np.asarray(IMAGE[i : i + 6, j : j + 5]).tobytes(): (i, j) for i in range(4) for j in range(3)}
+    keys = jax.random.split(jax.random.key(0), 300)
+    got = np.asarray(jax.jit(jax.vmap(lambda key: crop(key, IMAGE, size=(6, 5))))(keys))
+    seen = [boxes[image.tobytes()] for image in got]
+    assert set(seen) == set(boxes.values())
+    assert max(seen.count(box) for box in boxes.values()) < 50
+    np.testing.assert_array_equal(crop(keys[0], IMAGE, size=(6, 5)), got[0])
+
+
+@pytest.mark.parametrize("size", [(10, 5), (6, 8), (0, 5), (6,), (6, 5, 2)])
+def test_crop_refuses_boxes_that_do_not_fit(size):
+    with pytest.raises(ValueError, match=r"crop: size must be \(height, width\) within the image, got \("):
+        crop(jax.random.key(0), IMAGE, size=size)
+
+
+def test_crop_without_dm_pix_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dm_pix", None)
+    with pytest.raises(ImportError, match=r"crop: dm-pix is missing. Run pip install 'cnnjax\[data\]'"):
+        crop(jax.random.key(0), IMAGE, size=(1, 1))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 20])
+def test_cutout_is_a_square_around_any_pixel(size):
+    def hole(i, j):
+        """The reference: a Python loop."""
+        image = np.asarray(IMAGE).copy()
+        for a in range(max(i - size // 2, 0), min(i - size // 2 + size, 9)):
+            for b in range(max(j - size // 2, 0), min(j - size // 2 + size, 7)):
+                image[a, b] = 0
+        return image.tobytes()
+
+    keys = jax.random.split(jax.random.key(0), 600)
+    got = np.asarray(jax.jit(jax.vmap(lambda key: cutout(key, IMAGE, size=size)))(keys))
+    assert {image.tobytes() for image in got} == {hole(i, j) for i in range(9) for j in range(7)}
+    np.testing.assert_array_equal(cutout(keys[0], IMAGE, size=size), got[0])
+
+
+def test_cutout_refuses_a_square_of_no_pixels():
+    with pytest.raises(ValueError, match=r"cutout: size must be at least 1, got 0"):
+        cutout(jax.random.key(0), IMAGE, size=0)
+
+
+def test_mixup_blends_pictures_and_labels_alike():
+    random = np.random.default_rng(0)
+    images, labels = jnp.asarray(random.normal(size=(500, 2, 2, 1)), jnp.float32), jnp.eye(5)[np.arange(500) % 5]
+    others = jax.tree.map(lambda x: jnp.roll(x, 1, 0), (images, labels))
+    keys = jax.random.split(jax.random.key(0), 500)
+    blend = jax.jit(jax.vmap(lambda key, a, b: mixup(key, a, b, alpha=0.4)))
+    image, label = blend(keys, (images, labels), others)
+    weight = np.asarray(label[np.arange(500), np.arange(500) % 5])
+    assert ((weight >= 0) & (weight <= 1)).all()
+    np.testing.assert_allclose(label.sum(1), 1, rtol=1e-6)
+    wanted = weight[:, None, None, None] * images + (1 - weight[:, None, None, None]) * others[0]
+    np.testing.assert_allclose(image, wanted, atol=1e-5)
+    # Beta(0.4, 0.4): mean 1/2, variance 1 / (4 (2 * 0.4 + 1)) = 0.139; it is told apart from a uniform one's 0.083.
+    assert abs(weight.mean() - 0.5) < 0.06
+    assert abs(weight.var() - 0.139) < 0.02
+    np.testing.assert_array_equal(image, blend(keys, (images, labels), others)[0])
+
+
+def test_mixup_refuses_what_cannot_be_blended():
+    with pytest.raises(ValueError, match=r"mixup: alpha must be above 0, got 0"):
+        mixup(jax.random.key(0), jnp.ones(2), jnp.ones(2), alpha=0)
+    with pytest.raises(TypeError, match=r"mixup: arrays must be floats, got int32. Scale images first, and use jax.nn"):
+        mixup(jax.random.key(0), jnp.ones(2), jnp.arange(2), alpha=1.0)

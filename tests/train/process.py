@@ -3,11 +3,8 @@
 Writes what every wrapper made of the parameters in float64, and the first gradients in float32.
 """
 
-import os
 import sys
 from pathlib import Path
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 
 import jax
 import numpy as np

@@ -27,7 +27,8 @@ def free_port():
 def test_processes_train_what_one_does(count, tmp_path):
     address = f"127.0.0.1:{free_port()}"
     commands = [[sys.executable, SCRIPT, address, str(count), str(number), tmp_path] for number in range(count)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    two_devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **two_devices}
     running = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
         for command in commands
