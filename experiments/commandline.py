@@ -1,6 +1,7 @@
 """How the commands end: bad input in one line and status 2, an interrupted or diverged run in one line too."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -10,12 +11,55 @@ from typing import TypeVar
 
 Config = TypeVar("Config")
 
-Asked = Callable[[], bool]
-"""Whether the run is asked to stop."""
+
+class Stopped(KeyboardInterrupt):
+    """The run stops because it was asked to. No library takes it for an error of its own."""
 
 
-class Stopped(Exception):
-    """The run has stopped because it was asked to, and is saved."""
+class Asked:
+    """Whether Ctrl-C or SIGTERM has asked the run to stop; `asked()` tells.
+
+    Args:
+        command: what is run.
+    """
+
+    def __init__(self, command: str):
+        self.signals: list[int] = []
+        self._command = command
+        self._later = False
+
+    def __call__(self) -> bool:
+        return bool(self.signals)
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: note it or, the second Ctrl-C always, raise at once."""
+        self.signals.append(number)
+        if len(self.signals) == 1 and self._later:
+            # The signal may have come while Python itself was writing, and its streams cannot be entered twice.
+            os.write(2, f"\n{self._command}: {_name(number)}: saving. Ctrl-C again leaves at once.\n".encode())
+        elif not self._later or number == signal.SIGINT:
+            raise Stopped
+
+    @contextmanager
+    def later(self, later: bool = True) -> Iterator[None]:
+        """Only note signals within the block, so that nothing in it is torn; or, with False, raise `Stopped` at once."""
+        before, self._later = self._later, later
+        try:
+            self._raise()
+            yield
+        finally:
+            self._later = before
+        self._raise()
+
+    def _raise(self) -> None:
+        if self.signals and not self._later:
+            raise Stopped
+
+    def leave(self, error: KeyboardInterrupt, advice: str) -> None:
+        """End the program in one line, with the exit status of the signal."""
+        # Without a signal here, another process has heard one.
+        number = [*self.signals, signal.SIGTERM if isinstance(error, Stopped) else signal.SIGINT][0]
+        _leave(self._command, f"{_name(number)}{advice}", 128 + number)
 
 
 def parse(config: type[Config], command: str) -> Config:
@@ -33,8 +77,12 @@ def bad_input(command: str) -> Iterator[None]:
 
     Put it around reading and checking alone: an error raised by training is a bug, and keeps its traceback.
     """
+    asked = Asked(command)
     try:
-        yield
+        with _handled(asked.hear):
+            yield
+    except KeyboardInterrupt as error:
+        asked.leave(error, ".")
     except (ValueError, OSError, ImportError) as error:
         _leave(command, error, 2)
 
@@ -46,31 +94,30 @@ def interruption(command: str, advice: str) -> Iterator[Asked]:
     The exit status is 128 plus the signal, 130 or 143; of a diverged loss, a full disk and the like it is 1. The second
     Ctrl-C does not wait for the run to be saved.
     """
-    signals: list[int] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if signals and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        signals.append(number)
-        print(f"\n{command}: {_name(number)}: saving. Ctrl-C again leaves at once.", file=sys.stderr)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    asked = Asked(command)
     # Orbax logs what it raises, once for every thread that the error comes through.
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        yield lambda: bool(signals)
-    except Stopped:
-        _leave(command, f"{_name(signals[0])}: saved. {advice}", 128 + signals[0])
-    except KeyboardInterrupt:
-        _leave(command, f"interrupted. {advice}", 128 + signal.SIGINT)
+        with _handled(asked.hear):
+            yield asked
+    except KeyboardInterrupt as error:
+        asked.leave(error, f": {'saved' if len(asked.signals) < 2 else 'left at once'}. {advice}")
     except (FloatingPointError, OSError) as error:
         _leave(command, f"{error} {advice}", 1)
     finally:
         log.setLevel(level)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def _name(number: int) -> str:

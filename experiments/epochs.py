@@ -30,7 +30,8 @@ def train_epochs(
 ) -> train.TrainState:
     """Train epoch by epoch; after each, test, write the metrics and then the checkpoint.
 
-    Within an epoch there is a checkpoint every `--save-minutes`, and one when the run is asked to stop.
+    Within an epoch there is a checkpoint every `--save-minutes`, and one when the run is asked to stop. It holds the
+    metrics of the steps since the last test, so that the epoch goes on as if nothing had been.
 
     Args:
         begun: the run.
@@ -39,7 +40,7 @@ def train_epochs(
         step: a train step, wrapped.
         batches: the batch of a step.
         evaluate: the test metrics of a state.
-        asked: whether to stop.
+        asked: whether to stop; testing can be stopped at once, unless other processes take part in it.
         best: name of the test metric whose largest value marks the checkpoint that is kept besides the last ones.
         schedule: the learning rate of a step.
         unit: what an example is called.
@@ -49,8 +50,8 @@ def train_epochs(
     """
     step = _timed(begun, step)
     history = begun.history
-    with train.checkpoint.saving(begun.path / workdir.CHECKPOINTS) as save:
-        for epoch in range(begun.epochs_done(int(state.step)) + 1, len(begun.ends) + 1):
+    with asked.later(), train.checkpoint.saving(begun.path / workdir.CHECKPOINTS) as save:
+        for epoch in range(begun.epochs_done(begun.steps_tested(state)) + 1, len(begun.ends) + 1):
             title, end = f"epoch {epoch}/{len(begun.ends)}", begun.ends[epoch - 1]
             meta = {**begun.settings, "epochs": len(begun.ends)}
             clock, from_step = time.perf_counter(), int(state.step)
@@ -64,24 +65,30 @@ def train_epochs(
                     name: np.concatenate([history.get(name, values[:0]), values]) for name, values in more.items()
                 }
                 if int(state.step) < end:
-                    partial = {name: values.tolist() for name, values in history.items()}
-                    save(state, meta | {"epochs_done": epoch - 1, "seconds": begun.seconds(), "history": partial})
+                    save(state, meta | _untested(begun, epoch, history))
                     if _agreed(asked()):
                         raise commandline.Stopped
-            rate = (end - from_step) * options.batch_size / (time.perf_counter() - clock)
-            test = {name: value for name, value in evaluate(state).items() if name != "count"}
+            taken, clock = end - from_step, time.perf_counter() - clock
+            try:
+                with asked.later(jax.process_count() > 1):
+                    test = {name: value for name, value in evaluate(state).items() if name != "count"}
+            except commandline.Stopped:
+                if taken:
+                    save(state, meta | _untested(begun, epoch, history))
+                raise
             seconds = begun.seconds()
             print(f"{title}: test {', '.join(f'{name} {value:.4f}' for name, value in test.items())}, {seconds:.1f} s")
             rows = _rows(epoch, end, history, test)
-            rows[-1] |= {"learning_rate": float(schedule(end - 1)), "examples_per_second": round(rate, 1)}
-            rows[-1] |= {"seconds": seconds, **begun.first}
+            rows[-1] |= {"learning_rate": float(schedule(end - 1)), "seconds": seconds, **begun.first}
+            if taken:
+                rows[-1] |= {"examples_per_second": round(taken * options.batch_size / clock, 1)}
             if not jax.process_index():
                 workdir.add_rows(begun.path, rows)
                 if options.tensorboard:
                     events.write(begun.path, rows)
             save(state, meta | {"epochs_done": epoch, "seconds": seconds}, test[best])
             history = {}
-            if end < begun.ends[-1] and _agreed(asked()):
+            if _agreed(asked()):
                 raise commandline.Stopped
     return train.parallel.gathered(state)
 
@@ -109,6 +116,12 @@ def _fit(
         return train.fit(step, state, batches, key, steps=steps, progress=progress, unit=unit, stop=stop)
 
     return fit
+
+
+def _untested(begun: run.Run, epoch: int, history: History) -> dict[str, Any]:
+    """What a checkpoint holds of an epoch before its test."""
+    values = {name: values.tolist() for name, values in history.items()}
+    return {"epochs_done": epoch - 1, "seconds": begun.seconds(), "history": values}
 
 
 def _agreed(flag: bool) -> bool:

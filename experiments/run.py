@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -74,7 +74,7 @@ class Run:
         started: when it would have begun, had it never been stopped; as time.perf_counter.
         begun: when it has begun this time.
         lock: open as long as it trains.
-        history: the metrics of every step of the epoch in which it was stopped.
+        history: the metrics of every step since the last test, where it was stopped within an epoch.
         first: how long the first step took; filled in by training.
     """
 
@@ -83,13 +83,17 @@ class Run:
     ends: tuple[int, ...]
     started: float
     begun: float
-    lock: AbstractContextManager[Any]
+    lock: AbstractContextManager[Any] = dataclasses.field(default_factory=nullcontext)
     history: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     first: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def epochs_done(self, step: int) -> int:
         """How many epochs have ended at a step."""
         return bisect.bisect_right(self.ends, step)
+
+    def steps_tested(self, state: train.TrainState) -> int:
+        """How many steps the state that it begins with had taken when it was last tested."""
+        return int(state.step) - len(next(iter(self.history.values()), ()))
 
     def seconds(self) -> float:
         """How long it has run, without the pauses between being stopped and resumed."""
@@ -175,38 +179,45 @@ def begin(
 ) -> tuple[Run | None, train.TrainState]:
     """Make the folder of a run, or read the state of the one to resume; no run where that has finished already."""
     settings = {"experiment": experiment, **settings}
-    if not (options.resume and options.workdir):
-        path = options.workdir or workdir.fresh(experiment)
-        run = Run(path, settings, ends, started, started, _lock(path))
-        with train.processes.first():
-            if not jax.process_index():
-                workdir.clear(path)
-        return run, state
+    path = options.workdir or workdir.fresh(experiment)
+    with ExitStack() as held:
+        # Of several processes of one run the first keeps other runs out.
+        held.enter_context(nullcontext() if jax.process_index() else workdir.lock(path))
+        if options.resume:
+            run, state = _resumed(path, state, settings, ends, started)
+            if run is None:
+                return None, state
+        else:
+            run = Run(path, settings, ends, started, started)
+            with train.processes.first():
+                if not jax.process_index():
+                    workdir.clear(path)
+        return dataclasses.replace(run, lock=held.pop_all()), state
+
+
+def _resumed(
+    path: Path, state: train.TrainState, settings: Mapping[str, Any], ends: tuple[int, ...], started: float
+) -> tuple[Run | None, train.TrainState]:
+    """Read what there is of a run, and drop what its newest checkpoint knows nothing of."""
     begun, history = started, {}
-    meta = train.checkpoint.read_meta(options.workdir / workdir.CHECKPOINTS)
+    meta = train.checkpoint.read_meta(path / workdir.CHECKPOINTS)
     if meta is not None:
-        _check_settings(options.workdir, meta, settings)
-        state, meta = train.checkpoint.restore(options.workdir / workdir.CHECKPOINTS, state)
+        _check_settings(path, meta, settings)
+        state, meta = train.checkpoint.restore(path / workdir.CHECKPOINTS, state)
         if int(state.step) > ends[-1]:
             raise ValueError(
-                f"--epochs must not be fewer than the run has finished: {options.workdir} has {int(state.step)} steps,"
+                f"--epochs must not be fewer than the run has finished: {path} has {int(state.step)} steps,"
                 f" got {ends[-1]}. Give more, or start a new run with another --workdir."
             )
         started -= meta["seconds"]
         history = {name: np.array(values) for name, values in meta.get("history", {}).items()}
-    path = options.workdir
     if (path / workdir.RESULT).exists() and int(state.step) >= ends[-1]:
         print(f"{path} has finished its {len(ends)} epochs already. Train it further with --resume --epochs MORE.")
         return None, state
-    run = Run(path, settings, ends, started, begun, _lock(path), history)
+    run = Run(path, settings, ends, started, begun, history=history)
     if not jax.process_index():
-        workdir.keep_rows(path, up_to=int(state.step))
+        workdir.keep_rows(path, up_to=run.steps_tested(state))
     return run, state
-
-
-def _lock(path: Path) -> AbstractContextManager[Any]:
-    """Keep other runs out of the folder; of several processes of one run the first does."""
-    return nullcontext() if jax.process_index() else workdir.lock(path)
 
 
 def _check_settings(path: Path, meta: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import socket
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -69,25 +71,28 @@ def check(path: Path | None, *, resume: bool, overwrite: bool) -> None:
 def lock(path: Path) -> TextIO:
     """Make the folder if there is none, and keep other runs out of it as long as the file that is returned is open.
 
-    The system opens the lock when the process ends, however that happens.
+    The system opens the lock when the process ends, however that happens. Where it has no locks, on Windows and some
+    network disks, there is a warning in place of one.
     """
     path.mkdir(parents=True, exist_ok=True)
     file = (path / LOCK).open("a+")
     try:
-        # Where there are no such locks, on Windows, the user has to know.
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ModuleNotFoundError:
-        return file
     except BlockingIOError as error:
         file.seek(0)
+        holder = file.read().strip()
+        file.close()
         raise ValueError(
-            f"--workdir must be of one run at a time, but process {file.read().strip()} is training in {path}."
+            f"--workdir must be of one run at a time, but process {holder} is training in {path}."
             " Wait for it, or name another folder."
         ) from error
+    except (ModuleNotFoundError, OSError) as error:
+        said = f"{path} cannot be locked ({error}). Take care that no other run has it as its --workdir."
+        warnings.warn(said, stacklevel=2)
     file.truncate(0)
-    file.write(f"{os.getpid()}\n")
+    file.write(f"{os.getpid()} on {socket.gethostname()}\n")
     file.flush()
     return file
 
@@ -117,7 +122,7 @@ def keep_rows(path: Path, *, up_to: int) -> None:
     file = path / METRICS
     if file.exists():
         whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        file.write_text("".join(line for line in whole if json.loads(line)["step"] <= up_to))
+        _write(file, "".join(line for line in whole if json.loads(line)["step"] <= up_to))
 
 
 def add_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -130,11 +135,16 @@ def write_diverged(path: Path, facts: Mapping[str, Any], batch: Mapping[str, Any
     """Keep what a loss that is not finite was made of."""
     arrays: dict[str, Any] = {name: np.asarray(array) for name, array in batch.items()}
     np.savez(path / DIVERGED[1], **arrays)
-    (path / DIVERGED[0]).write_text(json.dumps(facts, indent=2) + "\n")
+    _write(path / DIVERGED[0], json.dumps(facts, indent=2) + "\n")
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Write result.json, whole or not at all."""
-    partial = path / (RESULT + ".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(path / RESULT)
+    _write(path / RESULT, json.dumps(result, indent=2) + "\n")
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file whole or not at all, whenever the process is killed."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text)
+    partial.replace(file)

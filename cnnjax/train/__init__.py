@@ -4,7 +4,7 @@ state       TrainState; create it from any nnx model, merge it back into one
 step        make_train_step, make_eval_step: pure, unjitted
 parallel    the wrappers that run a step: jit on one device, pmap and sharded on many
 processes   join: several processes, on one host or many, that train as one
-loop        fit, evaluate, predict; Diverged, where the loss is not finite any more
+loop        fit, evaluate, predict; Diverged, where they end in nan
 apply       apply, mode: ours and stock models in training or evaluation mode
 checkpoint  save, restore
 """

@@ -1,6 +1,8 @@
 """Checkpoints: a train state and what describes it, on disk through orbax."""
 
+import json
 import math
+import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,15 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.train import parallel
+from cnnjax.train import parallel, processes
 from cnnjax.train.state import TrainState
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
-_FORMAT = 1
-# What is made of files that are cut short, or not there, by orbax, tensorstore and json.
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_FORMAT = 2
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def saving(directory: str | Path, *, keep: int = 2) -> Iterator[Callable[..., No
     Returns:
         A context manager of write(state, meta, score=None): meta are JSON values that describe the run, the largest
         score is the best. Of checkpoints without a score only the newest are kept. One of the same step or a later
-        one, which can only be damaged where a run goes on before it, is renamed.
+        one, which can only be damaged where a run goes on before it, is renamed STEP.replaced.
 
     Raises:
         OSError: the folder cannot be written, or has no room. What was in it before is intact.
@@ -66,6 +66,7 @@ def saving(directory: str | Path, *, keep: int = 2) -> Iterator[Callable[..., No
         state = jax.tree.map(lambda leaf: leaf.copy(), parallel.joint(state))
         described = {"format": _FORMAT, "tree": _describe(state), "sums": _sums(state), "meta": dict(meta)}
         described |= {} if score is None else {"score": score}
+        described["sum"] = _sum(described)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), description=ocp.args.JsonSave(described))
         with _told(directory):
             manager.wait_until_finished()
@@ -200,8 +201,8 @@ def restore(directory: str | Path, like: TrainState, *, best: bool = False) -> t
         return _newest_whole(manager, directory, read, best=best)
 
 
-class _OtherError(ValueError):
-    """A checkpoint that is whole, and of something else."""
+class _DamagedError(ValueError):
+    """A checkpoint that cannot be read, or is not what was saved."""
 
 
 def _newest_whole(
@@ -215,32 +216,35 @@ def _newest_whole(
     for step in steps[:-1]:
         try:
             return read(step)
-        except _OtherError:
-            raise
-        except _DAMAGED as error:
-            said = f"restore: {Path(directory) / str(step)} is damaged, reading the one before: {_short(error)}"
+        except _DamagedError as error:
+            said = f"restore: {Path(directory) / str(step)} is damaged, reading the one before: {error}"
             warnings.warn(said, stacklevel=3)
     try:
         return read(steps[-1])
-    except _OtherError:
-        raise
-    except _DAMAGED as error:
+    except _DamagedError as error:
         raise ValueError(
-            f"restore: {directory} must hold a checkpoint that can be read, got {_short(error)} of the last one."
-            " Train anew, or bring back a copy."
+            f"restore: {directory} must hold a checkpoint that can be read, got {error} Train anew, or bring back a"
+            " copy."
         ) from error
 
 
 def _read(manager: "ocp.CheckpointManager", step: int, like: TrainState, sums: Mapping[str, int]) -> TrainState:
     like = parallel.joint(like)
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
-    args = _orbax().args.Composite(state=_orbax().args.StandardRestore(target))
-    state = parallel.gathered(manager.restore(step, args=args)["state"])
+    state = parallel.gathered(_item(manager, step, "state", _orbax().args.StandardRestore(target)))
     found = _sums(state)
     wrong = [path for path, value in sums.items() if found[path] != value]
     if wrong:
-        raise ValueError(f"the values of {wrong[0]} are not those that were saved.")
+        raise _DamagedError(f"the values of {wrong[0]} are not those that were saved.")
     return state
+
+
+def _item(manager: "ocp.CheckpointManager", step: int, name: str, args: Any) -> Any:
+    try:
+        return manager.restore(step, args=_orbax().args.Composite(**{name: args}))[name]
+    # Of data that it cannot read orbax makes an Exception of no kind.
+    except Exception as error:
+        raise _DamagedError(_short(error)) from error
 
 
 def _orbax() -> Any:
@@ -274,11 +278,11 @@ def _manager(directory: str | Path, kept: _Kept | None = None) -> "ocp.Checkpoin
 
 def _scores(manager: "ocp.CheckpointManager", directory: str | Path) -> dict[int, float]:
     """The scores of the checkpoints that have one and can be read."""
-    found: dict[int, float] = {}
+    found: dict[int, float | None] = {}
     for step in manager.all_steps():
-        with suppress(*_DAMAGED):  # `restore` says which are damaged
-            found[step] = _description(manager, step, directory)["score"]
-    return found
+        with suppress(_DamagedError):  # `restore` says which are damaged
+            found[step] = _description(manager, step, directory).get("score")
+    return {step: score for step, score in found.items() if score is not None}
 
 
 @contextmanager
@@ -299,22 +303,26 @@ def _short(error: Exception) -> str:
 
 
 def _set_aside(manager: "ocp.CheckpointManager", directory: Path, step: int) -> None:
-    damaged = [str(later) for later in manager.all_steps() if later >= step]
-    for name in damaged if not jax.process_index() else []:
-        (directory / name).rename(directory / f"{name}.damaged")
-    if damaged:
+    names = [str(later) for later in manager.all_steps() if later >= step]
+    if names:
+        with processes.first():
+            for name in names if not jax.process_index() else []:
+                shutil.rmtree(directory / f"{name}.replaced", ignore_errors=True)
+                (directory / name).rename(directory / f"{name}.replaced")
         manager.reload()
 
 
 def _description(manager: "ocp.CheckpointManager", step: int, directory: str | Path) -> dict[str, Any]:
-    args = _orbax().args.Composite(description=_orbax().args.JsonRestore())
-    description = manager.restore(step, args=args)["description"]
+    description = _item(manager, step, "description", _orbax().args.JsonRestore())
+    # Other formats may have no sum.
+    if description.pop("sum", None) not in (None, _sum(description)):
+        raise _DamagedError("its description is not the one that was saved.")
     if description["format"] != _FORMAT:
-        raise _OtherError(
+        raise ValueError(
             f"restore: {directory} must be of checkpoint format {_FORMAT}, got {description['format']}."
             " Read it with the version of cnnjax that wrote it."
         )
-    return {"sums": {}, **description}
+    return description
 
 
 def _describe(state: TrainState) -> dict[str, str]:
@@ -323,8 +331,12 @@ def _describe(state: TrainState) -> dict[str, str]:
 
 def _sums(state: TrainState) -> dict[str, int]:
     """Check sums of what this process can see the whole of: files are damaged in ways that no reader notices."""
-    whole = [(path, leaf.addressable_data(0)) for path, leaf in _leaves(state) if leaf.is_fully_replicated]
-    return {path: zlib.crc32(_raw(leaf).tobytes()) for path, leaf in whole}
+    whole = [(path, leaf) for path, leaf in _leaves(state) if leaf.is_fully_replicated or leaf.is_fully_addressable]
+    return {path: zlib.crc32(np.ascontiguousarray(_raw(leaf)).view(np.uint8)) for path, leaf in whole}
+
+
+def _sum(description: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(description, sort_keys=True).encode())
 
 
 def _raw(leaf: jax.Array) -> np.ndarray:
@@ -340,7 +352,7 @@ def _leaves(state: TrainState) -> list[tuple[str, jax.Array]]:
 def _check_same(saved: Mapping[str, str], wanted: Mapping[str, str], directory: str | Path) -> None:
     for path in [*wanted, *saved]:
         if saved.get(path) != wanted.get(path):
-            raise _OtherError(
+            raise ValueError(
                 f"restore: {directory} is a checkpoint of another model or optimiser: {path} is"
                 f" {saved.get(path, 'absent')} there and {wanted.get(path, 'absent')} here. Build the same model."
             )

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -20,15 +21,17 @@ _LAG = 4
 
 
 class Diverged(FloatingPointError):
-    """The loss is not finite any more.
+    """The loss, or a parameter, is not finite any more.
 
     Args:
         step: in which step.
-        loss: what it is, nan or an infinity.
+        loss: what it is, nan or an infinity; or finite, where it is a parameter that the step has made so.
     """
 
     def __init__(self, step: int, loss: float):
-        super().__init__(f"fit: the loss must stay finite, got {loss} in step {step}. Lower the learning rate.")
+        what = "parameters" if math.isfinite(loss) else "loss"
+        found = f"some that are not, after a loss of {loss}," if math.isfinite(loss) else loss
+        super().__init__(f"fit: the {what} must stay finite, got {found} in step {step}. Lower the learning rate.")
         self.step = step
         self.loss = loss
 
@@ -62,7 +65,8 @@ def fit(
         (state, history): history maps each metric's name to its value in every step, float arrays (steps,).
 
     Raises:
-        Diverged: the loss is not finite. The state that was passed in is untouched, unless `run` donates it.
+        Diverged: the loss of a step is not finite, or after the last one a parameter. The state that was passed in is
+            untouched, unless `run` donates it.
 
     Example:
         >>> tx = optax.sgd(0.1)
@@ -83,6 +87,8 @@ def fit(
         for step in range(start, start + steps):
             batch = batches(step)
             state, metrics = run(state, batch, key)
+            for value in metrics.values():
+                value.copy_to_host_async()
             pending.append(metrics)
             if len(pending) > _LAG:
                 history.append(_fetch(pending.pop(0), start + len(history)))
@@ -94,6 +100,9 @@ def fit(
                 break
         for metrics in pending:
             history.append(_fetch(metrics, start + len(history)))
+    # The loss would tell one step later, when the state may have been saved.
+    if history and not _all_finite(state.params):
+        raise Diverged(start + len(history) - 1, history[-1]["loss"])
     names = history[0] if history else {}
     return state, {name: np.array([metrics[name] for metrics in history]) for name in names}
 
@@ -169,6 +178,11 @@ def predict(
 @partial(jax.jit, static_argnums=0)
 def _probabilities(graphdef: nnx.GraphDef[Any], state: TrainState, x: Array) -> Array:
     return jax.nn.softmax(apply(merge(graphdef, state), x, train=False))
+
+
+@jax.jit
+def _all_finite(params: Any) -> Array:
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
 
 
 def _fetch(metrics: dict[str, Array], step: int) -> dict[str, float]:
