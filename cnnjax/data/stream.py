@@ -3,7 +3,8 @@
 import dataclasses
 import operator
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
@@ -77,7 +78,10 @@ class Stream:
         if not len(self.source):
             raise ValueError("Stream: source must not be empty, got 0 examples. Give at least one.")
         _grain()
-        self._next, self._batches = -1, iter(())
+        self._next: int = -1
+        # Workers have to be ended before the process ends, or they complain.
+        self._open: list[Any] = []
+        weakref.finalize(self, _close, self._open)
 
     def __call__(self, step: SupportsIndex) -> dict[str, np.ndarray]:
         """Return the batch of a step.
@@ -95,11 +99,12 @@ class Stream:
         if step < 0:
             raise ValueError(f"Stream: step must be at least 0, got {step}. Count steps from 0.")
         if step != self._next:
-            self._batches = self._from(step)
+            _close(self._open)
+            self._open.append(self._from(step))
         self._next = step + 1
-        return next(self._batches)
+        return next(self._open[0])
 
-    def _from(self, step: int) -> Iterator[dict[str, np.ndarray]]:
+    def _from(self, step: int) -> Any:
         grain = _grain()
         part = rows("Stream", self.batch_size, self.share)
         size = part.stop - part.start
@@ -132,6 +137,11 @@ class _Example:
         position = step * self.batch_size + self.first + row
         place = int(places(self.seed, len(self.source), np.array([position]))[0])
         return {**self.read(self.source[place]), "position": np.uint32(position % 2**32)}
+
+
+def _close(iterators: list[Any]) -> None:
+    while iterators:
+        iterators.pop().close()
 
 
 def _grain() -> Any:
