@@ -45,7 +45,7 @@ THIRD_PARTY = {
     "nn": {"flax.nnx"},
     "models": {"flax.nnx"},
     "train": {"flax.nnx", "optax", "chex", "orbax", "tqdm"},
-    "data": {"PIL", "tensorflow_datasets", "grain", "mlxtend", "dm_pix", "nibabel"},
+    "data": {"PIL", "tensorflow_datasets", "absl.flags", "grain", "mlxtend", "dm_pix", "nibabel"},
     # Pillow writes the GIFs; matplotlib itself brings it.
     "explain": {"flax.nnx", "matplotlib", "pandas", "PIL"},
 }
@@ -226,7 +226,8 @@ INVENTORY = {
     "cnnjax.train": "TrainState create merge make_train_step make_eval_step Batch LossFn MetricFn TrainStep EvalStep"
     " parallel fit Diverged evaluate predict apply mode checkpoint processes",
     "cnnjax.data": "NAMES load Unavailable Dataset Examples check load_hippocampus Volumes Volume"
-    " read_folder read_picture write_digits Batches padded Crops standardized keys translate flip affine crop cutout"
+    " read_folder read_picture write_digits open_folder PictureFiles Batches Stream Source padded"
+    " Crops standardized keys translate flip affine crop cutout"
     " mixup stretch read_digit",
     "cnnjax.explain": "plot_pixels plot_pictures plot_filters plot_curve confusion_matrix plot_confusion"
     " animate_conv1d animate_conv2d animate_conv3d animate_pool2d Animation size_formula plot_coverage conv_matrix"

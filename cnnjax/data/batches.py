@@ -41,7 +41,7 @@ class Batches:
 
     def __post_init__(self):
         _check_batch_size("Batches", self.batch_size)
-        _rows("Batches", self.batch_size, self.share)
+        rows("Batches", self.batch_size, self.share)
         if _length("Batches", self.examples, reserved="position") == 0:
             raise ValueError("Batches: examples must not be empty, got 0. Give at least one example.")
 
@@ -62,11 +62,11 @@ class Batches:
         step = operator.index(step)
         if step < 0:
             raise ValueError(f"Batches: step must be at least 0, got {step}. Count steps from 0.")
-        rows = _rows("Batches", self.batch_size, self.share)
-        positions = step * self.batch_size + np.arange(rows.start, rows.stop)
+        part = rows("Batches", self.batch_size, self.share)
+        positions = step * self.batch_size + np.arange(part.start, part.stop)
         size = len(next(iter(self.examples.values())))
-        places = _stream(operator.index(self.seed), size, positions)
-        batch = {name: array[places] for name, array in self.examples.items()}
+        chosen = places(operator.index(self.seed), size, positions)
+        batch = {name: array[chosen] for name, array in self.examples.items()}
         return batch | {"position": positions.astype(np.uint32)}
 
 
@@ -97,12 +97,12 @@ def padded(
     """
     _check_batch_size("padded", batch_size)
     size = _length("padded", examples, reserved="mask")
-    rows = _rows("padded", batch_size, share)
-    starts = range(rows.start, rows.start + size, batch_size)
-    return (_padded_batch(examples, start, rows.stop - rows.start) for start in starts)
+    part = rows("padded", batch_size, share)
+    starts = range(part.start, part.start + size, batch_size)
+    return (_padded_batch(examples, start, part.stop - part.start) for start in starts)
 
 
-def _rows(op: str, batch_size: int, share: tuple[int, int]) -> slice:
+def rows(op: str, batch_size: int, share: tuple[int, int]) -> slice:
     """Return which rows of a batch are an equal share of it."""
     part, parts = share
     if not 0 <= part < parts or batch_size % parts:
@@ -121,10 +121,10 @@ def _padded_batch(examples: Mapping[str, np.ndarray], start: int, batch_size: in
     return filled | {"mask": np.arange(batch_size) < count}
 
 
-def _stream(seed: int, size: int, positions: np.ndarray) -> np.ndarray:
+def places(seed: int, size: int, positions: np.ndarray) -> np.ndarray:
     """Return which example stands at each of the consecutive positions of the stream."""
-    epochs, places = np.divmod(positions, size)
-    parts = [_permutation(seed, epoch, size)[places[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)]
+    epochs, within = np.divmod(positions, size)
+    parts = [_permutation(seed, epoch, size)[within[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)]
     return np.concatenate(parts)
 
 

@@ -1,10 +1,12 @@
 """A folder of pictures, one sub-folder a class."""
 
 import hashlib
+import operator
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 
@@ -56,20 +58,7 @@ def read_folder(
 a class.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"read_folder: there is no folder {str(folder)!r}. Make one, with a sub-folder of pictures a class."
-        )
-    if size < 1:
-        raise ValueError(f"read_folder: size must be at least 1, got {size}. Give the pixels of a side.")
-    below = [file for path in sorted(folder.iterdir()) if path.is_dir() for file in _files_below(path)]
-    files = [file for file in below if file.suffix.lower() in KINDS]
-    if others := len(below) - len(files):
-        log(f"left out: {others} of {len(below)} files, which end in none of {', '.join(KINDS)}.")
-    names = list(dict.fromkeys(_class(file, folder) for file in files))
-    _check_classes(folder, names)
-    # What is for testing comes first in its class.
-    files.sort(key=lambda file: (_class(file, folder), _draw(file.relative_to(folder))))
+    files, names = _listed("read_folder", folder, size, log)
     images, files, broken = _read_all(files, size)
     if broken and not skip_broken:
         raise ValueError(
@@ -82,6 +71,68 @@ a class.
     tested = _tested(label, np.array([_draw(file.relative_to(folder)) for file in files], np.uint64), names)
     train, test = _parts(images, label, tested)
     return check(Dataset(folder.name, f"the pictures in {folder}", train, test, tuple(names)))
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFiles:
+    """Pictures that are read from their files one by one, when they are asked for.
+
+    Args:
+        files: their files.
+        label: int32 (N,), the number of each one's class.
+        size: height and width to which they are scaled and cut, as by `read_picture`.
+    """
+
+    files: Sequence[str]
+    label: np.ndarray
+    size: int
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.files)
+
+    def __getitem__(self, place: SupportsIndex, /) -> dict[str, np.ndarray]:
+        """Read one: "image", uint8 (size, size, 3), and "label", int32."""
+        return {"image": read_picture(self.files[operator.index(place)], size=self.size), "label": self.label[place]}
+
+
+def open_folder(
+    folder: str | os.PathLike[str], *, size: int = 64, log: Callable[[str], object] = print
+) -> tuple[PictureFiles, PictureFiles, tuple[str, ...]]:
+    """List such a folder without reading its pictures, for `Stream`: there may be more than memory holds.
+
+    The parts for training and testing are those of `read_folder`, as long as no file is broken. A broken one raises its
+    error when it is read.
+
+    Args:
+        folder: as of `read_folder`.
+        size: as of `read_folder`.
+        log: as of `read_folder`.
+
+    Returns:
+        (train, test, class_names): sources of {"image": uint8 (size, size, 3), "label": int32}.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: as of `read_folder`.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp() + "/digits"
+        >>> write_digits(folder, each=5)
+        >>> train, test, names = open_folder(folder, size=32)
+        >>> len(train) + len(test), names[:3], train[0]["image"].shape
+        (50, ('0', '1', '2'), (32, 32, 3))
+    """
+    folder = Path(folder)
+    files, names = _listed("open_folder", folder, size, log)
+    label = np.array([names.index(_class(file, folder)) for file in files], np.int32)
+    tested = _tested(label, np.array([_draw(file.relative_to(folder)) for file in files], np.uint64), names)
+    parts = [
+        PictureFiles([str(files[place]) for place in np.flatnonzero(which)], label[which], size)
+        for which in (~tested, tested)
+    ]
+    return parts[0], parts[1], tuple(names)
 
 
 def read_picture(path: str | os.PathLike[str], *, size: int) -> np.ndarray:
@@ -158,6 +209,25 @@ def write_digits(folder: str | os.PathLike[str], *, each: int = 200) -> None:
         for number, image in enumerate(digits["image"][digits["label"] == label][:each]):
             Image.fromarray(image[..., 0]).save(partial / str(label) / f"{number:04d}.png")
     partial.rename(folder)
+
+
+def _listed(op: str, folder: Path, size: int, log: Callable[[str], object]) -> tuple[list[Path], list[str]]:
+    """The pictures by class, those that are for testing first, and the names of the classes."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{op}: there is no folder {str(folder)!r}. Make one, with a sub-folder of pictures a class."
+        )
+    if size < 1:
+        raise ValueError(f"{op}: size must be at least 1, got {size}. Give the pixels of a side.")
+    below = [file for path in sorted(folder.iterdir()) if path.is_dir() for file in _files_below(path)]
+    files = [file for file in below if file.suffix.lower() in KINDS]
+    if others := len(below) - len(files):
+        log(f"left out: {others} of {len(below)} files, which end in none of {', '.join(KINDS)}.")
+    names = list(dict.fromkeys(_class(file, folder) for file in files))
+    _check_classes(folder, names)
+    # What is for testing comes first in its class.
+    files.sort(key=lambda file: (_class(file, folder), _draw(file.relative_to(folder))))
+    return files, names
 
 
 def _in_colour(picture: "Image") -> "Image":

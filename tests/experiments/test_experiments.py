@@ -205,6 +205,7 @@ def test_broken_pictures_stop_or_are_left_out(pictures, monkeypatch, capsys):
     assert [row["epoch"] for row in workdir.read_rows(Path("runs/images/1"))] == [1] * 4
 
 
+@pytest.mark.slow
 def test_a_run_of_another_experiment_is_named(pictures, monkeypatch, capsys):
     Image.new("RGB", (20, 20)).save("some.png")
     _, state = train.create(mnist.build("mlp", seed=0), optax.sgd(1.0))
@@ -216,6 +217,7 @@ def test_a_run_of_another_experiment_is_named(pictures, monkeypatch, capsys):
     assert "the run in sounds has experiment 'spoken_digits', got 'images'." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_for_its_own_epochs_and_on_its_own_data(recordings, monkeypatch, capsys):
     arguments = ["--data", recordings, "--width", 2, "--batch-size", 16, "--workdir", "run"]
     restore = interrupted(monkeypatch, after=1)

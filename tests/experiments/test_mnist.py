@@ -47,7 +47,7 @@ def test_a_run_leaves_everything_behind(digits, monkeypatch, capsys):
     assert rows[-1]["test_accuracy"] == pytest.approx(result["test_accuracy"])
 
 
-@pytest.mark.parametrize("model", ["lenet5", "mlp"])
+@pytest.mark.parametrize("model", ["lenet5", pytest.param("mlp", marks=pytest.mark.slow)])
 def test_the_same_command_trains_the_other_models(model, digits, monkeypatch):
     arguments = ["--data", digits, "--batch-size", 32, "--epochs", 4, "--model", model, "--workdir", "run"]
     assert run(monkeypatch, mnist, *arguments, "--learning-rate", "0.01") == 0
@@ -57,12 +57,14 @@ def test_the_same_command_trains_the_other_models(model, digits, monkeypatch):
     assert PICTURES - {"mistakes.png"} <= {path.name for path in Path("run").glob("*.png")}
 
 
+@pytest.mark.slow
 def test_runs_are_numbered(digits, monkeypatch):
     for number in (1, 2):
         assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1) == 0
         assert Path(f"runs/mnist/{number}/result.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() != 8, reason="needs 8 (virtual) devices")
 def test_pmap_trains_as_jit(digits, monkeypatch):
     for parallel in ("jit", "pmap"):
@@ -74,6 +76,7 @@ def test_pmap_trains_as_jit(digits, monkeypatch):
     assert abs(jit["test_correct"] - pmap["test_correct"]) <= 9
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(digits, monkeypatch):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", name, "--seed", seed) == 0
@@ -165,18 +168,17 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("damage", BAD_FILES)
-def test_bad_files_end_in_one_line_and_the_run_is_kept(damage, digits, tmp_path, monkeypatch, capsys):
+def test_bad_files_end_in_one_line_and_the_run_is_kept(digits, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 0
-    capsys.readouterr()
     before = contents("run")
-    name, change, message = BAD_FILES[damage]
-    folder = damaged(digits, tmp_path / "damaged", name, change)
-    assert run(monkeypatch, mnist, "--data", folder, "--workdir", "run", "--overwrite") == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
-    assert contents("run") == before
+    for damage, (name, change, message) in BAD_FILES.items():
+        folder = damaged(digits, tmp_path / damage, name, change)
+        capsys.readouterr()
+        assert run(monkeypatch, mnist, "--data", folder, "--workdir", "run", "--overwrite") == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+        assert contents("run") == before
 
 
 def test_a_checkpoint_is_resumed_with_its_own_settings_alone(digits, monkeypatch, capsys):
