@@ -5,23 +5,25 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 from short_runs import ROOT, assert_same_bits, contents, fast, rows, run
 
-from cnnjax import data, train
-from experiments import mnist
+from cnnjax import data, explain, train
+from experiments import mnist, workdir
 
 KILLS = int(os.environ.get("CNNJAX_KILLS", "12"))
 
 
-def started(*arguments, shell=""):
+def started(*arguments, shell="", stderr: int | IO[str] = subprocess.PIPE):
     """The command in a process of its own, after something that its shell does first."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = shlex.join([sys.executable, "-m", "experiments.mnist", *map(str, arguments)])
@@ -29,7 +31,7 @@ def started(*arguments, shell=""):
         ["sh", "-c", f"{shell} exec {command}"],
         env=environment,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 
@@ -42,35 +44,79 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.01)
 
 
-def checkpoints(workdir):
-    return sorted(int(path.name) for path in Path(workdir, "checkpoints").glob("*") if path.name.isdecimal())
+def checkpoints(path):
+    return sorted(int(file.name) for file in Path(path, "checkpoints").glob("*") if file.name.isdecimal())
 
 
-def test_a_run_asked_to_stop_saves_within_its_epoch_and_goes_on_bit_for_bit(digits, monkeypatch, capsys):
-    # One epoch of very many steps.
-    arguments = [*fast(digits), "--batch-size", 2, "--epochs", 2, "--steps", 300]
+def signalled(monkeypatch, target, name, number, at):
+    """Send this process a signal when a function is called for the at-th time."""
+    function, calls = getattr(target, name), []
+
+    def signalling(*arguments, **options):
+        calls.append(1)
+        if len(calls) == at:
+            signal.raise_signal(number)
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(target, name, signalling)
+
+
+# Two epochs of many steps, the second one short.
+MANY_STEPS = ("--batch-size", 2, "--epochs", 2, "--steps", 300)
+
+
+def test_a_run_asked_to_stop_saves_within_its_epoch_and_goes_on_bit_for_bit(digits, monkeypatch, capfd):
+    arguments = [*fast(digits), *MANY_STEPS]
     assert run(monkeypatch, mnist, *arguments, "--workdir", "whole") == 0
-    batches, calls = data.Batches.__call__, []
-
-    def stopping(self, step):
-        calls.append(step)
-        if len(calls) in (40, 90):
-            os.kill(os.getpid(), signal.SIGTERM if len(calls) == 40 else signal.SIGINT)
-        return batches(self, step)
-
-    monkeypatch.setattr(data.Batches, "__call__", stopping)
-    capsys.readouterr()
-    assert run(monkeypatch, mnist, *arguments, "--workdir", "stopped") == 143
-    said = capsys.readouterr().err
+    arguments += ["--workdir", "stopped"]
+    capfd.readouterr()
+    with monkeypatch.context() as patch:
+        signalled(patch, data.Batches, "__call__", signal.SIGTERM, at=40)
+        assert run(patch, mnist, *arguments) == 143
+    said = capfd.readouterr().err
     assert "experiments.mnist: SIGTERM: saving. Ctrl-C again leaves at once." in said
     assert "SIGTERM: saved. Go on with the same options and --workdir stopped --resume." in said
     assert checkpoints("stopped") == [40]
     assert not Path("stopped/metrics.jsonl").exists()
-    assert run(monkeypatch, mnist, *arguments, "--workdir", "stopped", "--resume") == 130
+    # As if it had been killed later, with the epoch's metrics written, and its checkpoint not yet.
+    Path("stopped/metrics.jsonl").write_text("".join(Path("whole/metrics.jsonl").read_text().splitlines(True)[:20]))
+    arguments.append("--resume")
+    with monkeypatch.context() as patch:
+        signalled(patch, data.Batches, "__call__", signal.SIGINT, at=50)
+        assert run(patch, mnist, *arguments) == 130
     assert checkpoints("stopped") == [40, 90]
-    assert run(monkeypatch, mnist, *arguments, "--workdir", "stopped", "--resume") == 0
+    assert run(monkeypatch, mnist, *arguments) == 0
     assert_same_bits("whole", "stopped")
     assert rows("whole") == rows("stopped")
+
+
+@pytest.mark.slow
+def test_a_run_asked_to_stop_while_it_tests_or_draws_leaves_and_goes_on_bit_for_bit(digits, monkeypatch):
+    arguments = [*fast(digits), *MANY_STEPS]
+    assert run(monkeypatch, mnist, *arguments, "--workdir", "whole") == 0
+    arguments += ["--workdir", "stopped"]
+    with monkeypatch.context() as patch:
+        signalled(patch, train, "evaluate", signal.SIGTERM, at=1)
+        assert run(patch, mnist, *arguments) == 143
+    assert checkpoints("stopped") == [160]
+    assert not Path("stopped/metrics.jsonl").exists()
+    arguments.append("--resume")
+    with monkeypatch.context() as patch:
+        signalled(patch, explain, "plot_filters", signal.SIGINT, at=1)
+        assert run(patch, mnist, *arguments) == 130
+    assert not Path("stopped/result.json").exists()
+    assert run(monkeypatch, mnist, *arguments) == 0
+    assert_same_bits("whole", "stopped")
+    assert rows("whole") == rows("stopped")
+
+
+def test_an_interrupt_while_data_is_read_ends_in_one_line(digits, monkeypatch, capsys):
+    for number, status, name in ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "SIGTERM")):
+        with monkeypatch.context() as patch:
+            signalled(patch, data, "load", number, at=1)
+            assert run(patch, mnist, *fast(digits), "--workdir", "run") == status
+        assert capsys.readouterr().err == f"experiments.mnist: {name}.\n"
+    assert not Path("run").exists()
 
 
 def test_a_second_interrupt_leaves_at_once(digits, monkeypatch, capsys):
@@ -80,7 +126,9 @@ def test_a_second_interrupt_leaves_at_once(digits, monkeypatch, capsys):
 
     monkeypatch.setattr(data.Batches, "__call__", twice)
     assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 130
-    assert "interrupted. Go on with the same options and --workdir run --resume." in capsys.readouterr().err
+    assert "interrupted: left at once. Go on with the same options and --workdir run --resume." in (
+        capsys.readouterr().err
+    )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -92,7 +140,8 @@ def test_of_two_runs_in_a_folder_the_second_is_refused(digits):
         second = started(*arguments, "--resume")
         said = second.communicate(timeout=120)[1]
         assert second.returncode == 2
-        assert f"--workdir must be of one run at a time, but process {first.pid} is training in run. Wait" in said
+        assert f"--workdir must be of one run at a time, but process {first.pid} on " in said
+        assert " is training in run. Wait for it, or name another folder." in said
         assert first.poll() is None
     finally:
         first.send_signal(signal.SIGTERM)
@@ -100,32 +149,61 @@ def test_of_two_runs_in_a_folder_the_second_is_refused(digits):
     assert first.returncode == 143
 
 
+def test_where_there_are_no_locks_there_is_a_warning(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match=r"cannot be locked .*No locks available.*Take care that no other run"):
+        workdir.lock(tmp_path).close()
+
+
 @pytest.mark.slow
 def test_runs_that_are_killed_anywhere_end_as_one_that_is_not(digits):
+    """Kill anywhere: while it starts, reads, trains, tests, draws and, every other time, while it saves."""
     random.seed(0)
-    arguments = [*fast(digits), "--epochs", 40 * KILLS, "--save-minutes", 0.001, "--workdir"]
-    whole = started(*arguments, "whole")
-    said = whole.communicate(timeout=3000)[1]
-    assert whole.returncode == 0, said
-    killed = reached = 0
-    while killed < KILLS:
-        process = started(*arguments, "killed", *(["--resume"] if killed else []))
-        if killed:
-            # Anywhere: while it starts, reads, trains, tests and, most of all, saves.
-            time.sleep(random.uniform(1, 8))
-        else:
-            wait_for(lambda: checkpoints("killed"), process)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it ended before it could be killed: give it more epochs"
-        reached, before = checkpoints("killed")[-1], reached
-        assert reached >= before
-        killed += 1
-    last = started(*arguments, "killed", "--resume")
-    said = last.communicate(timeout=3000)[1]
-    assert last.returncode == 0, said
-    assert_same_bits("whole", "killed")
-    assert rows("whole") == rows("killed")
+    # Epochs of forty steps, and a save after nearly every step.
+    arguments = [*fast(digits), "--batch-size", 8, "--epochs", 20, "--save-minutes", 0.0005, "--workdir"]
+    clock = time.monotonic()
+    finished(started(*arguments, "whole"))
+    longest = time.monotonic() - clock
+    kills = runs = torn = 0
+    said = Path("said")
+    while kills < KILLS or Path("killed").exists():
+        with said.open("w") as file:
+            resume = ["--resume"] if Path("killed").exists() else []
+            process = started(*arguments, "killed", *resume, stderr=file)
+        if kills < KILLS:
+            end = time.monotonic() + random.uniform(0, longest / 2)
+            while time.monotonic() < end and process.poll() is None:
+                if kills % 2 and time.monotonic() > end - longest / 4 and saving("killed"):
+                    break
+                time.sleep(0.001)
+            time.sleep(random.uniform(0, 0.02))
+            process.kill()
+        status = process.wait(timeout=600)
+        assert status in (0, -signal.SIGKILL), said.read_text()
+        assert "is damaged" not in said.read_text()
+        kills, torn = kills + (status != 0), torn + saving("killed")
+        if status == 0:
+            runs += 1
+            assert_same_bits("whole", "killed")
+            assert rows("whole") == rows("killed")
+            shutil.rmtree("killed")
+    print(f"{kills} kills, {torn} of them while a checkpoint was written, in {runs} runs")
+    assert torn
+
+
+def saving(path):
+    """Whether a checkpoint is being written, or was when the run was killed."""
+    return any("tmp" in file.name for file in Path(path, "checkpoints").glob("*"))
+
+
+def finished(process):
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 0, said
 
 
 def poison(monkeypatch, at):

@@ -1,5 +1,6 @@
 """Checkpoints: bit for bit, the newest wins, another model is named."""
 
+import gc
 import shutil
 import warnings
 from dataclasses import replace
@@ -142,8 +143,16 @@ def files(folder):
     return sorted(found, key=lambda file: file.stat().st_size, reverse=True)
 
 
-# Orbax stops reading where tensorstore still does.
-unfinished_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.fixture
+def _unfinished():
+    yield
+    # Orbax gives reading up where tensorstore still does it: it is to complain here, and not in another test.
+    gc.collect()
+
+
+def unfinished_reads(test):
+    ignored = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    return pytest.mark.usefixtures("_unfinished")(ignored(test))
 
 
 @unfinished_reads
