@@ -29,6 +29,7 @@ class Asked:
         self._later = False
 
     def __call__(self) -> bool:
+        """Tell."""
         return bool(self.signals)
 
     def hear(self, number: int, frame: FrameType | None) -> None:
@@ -42,7 +43,7 @@ class Asked:
 
     @contextmanager
     def later(self, later: bool = True) -> Iterator[None]:
-        """Only note signals within the block, so that nothing in it is torn; or, with False, raise `Stopped` at once."""
+        """Only note signals within the block, so that nothing in it is torn; or with False raise `Stopped` at once."""
         before, self._later = self._later, later
         try:
             self._raise()
@@ -104,7 +105,9 @@ def interruption(command: str, advice: str) -> Iterator[Asked]:
             yield asked
     except KeyboardInterrupt as error:
         asked.leave(error, f": {'saved' if len(asked.signals) < 2 else 'left at once'}. {advice}")
-    except (FloatingPointError, OSError) as error:
+    except FloatingPointError as error:
+        _leave(command, error, 1)
+    except OSError as error:
         _leave(command, f"{error} {advice}", 1)
     finally:
         log.setLevel(level)

@@ -159,7 +159,8 @@ def _explained(
     kept = "There is no checkpoint yet." if last is None else f"The checkpoint of step {last} is intact."
     return FloatingPointError(
         f"{error} It was {rate:.3g} in that step, whose batch is in {begun.path / workdir.DIVERGED[1]}. {kept} With"
-        " --resume the run comes by the same way again; for another, start anew with a lower --learning-rate."
+        f" --workdir {begun.path} --resume the run comes by the same way again; for another, start anew with a lower"
+        " --learning-rate."
     )
 
 

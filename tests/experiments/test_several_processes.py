@@ -2,22 +2,25 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from short_runs import rows
 
 from experiments import mnist
 
 ROOT = Path(__file__).parents[2]
 
 
-def train_in(count, *arguments, devices=2):
-    """Run the command in so many processes; what each said."""
+def started(count, *arguments, devices=2):
+    """The command in so many processes."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -28,7 +31,7 @@ def train_in(count, *arguments, devices=2):
     }
     several = ["--coordinator", address, "--num-processes", str(count), "--process-id"]
     command = [sys.executable, "-m", "experiments.mnist", "--data", "embedded", "--model", "mlp", *arguments]
-    running = [
+    return [
         subprocess.Popen(
             [*command, *several, str(number)] if count > 1 else command,
             env=environment,
@@ -38,8 +41,16 @@ def train_in(count, *arguments, devices=2):
         )
         for number in range(count)
     ]
+
+
+def train_in(count, *arguments, devices=2):
+    """Run the command in so many processes; what each said."""
+    return finished(started(count, *arguments, devices=devices))
+
+
+def finished(running, status=0):
     said = [process.communicate(timeout=300) for process in running]
-    assert [process.returncode for process in running] == [0] * count, "\n".join(map(str, said[0]))
+    assert [process.returncode for process in running] == [status] * len(running), "\n".join(map(str, said))
     return said
 
 
@@ -62,6 +73,25 @@ def test_two_processes_make_one_run(parallel, tmp_path):
         # It goes on in as many processes as there are now.
         train_in(1, *arguments, str(tmp_path / "two"), "--steps", "9", "--resume")
         assert steps(tmp_path / "two") == list(range(1, 10))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["jit", "pmap", "sharded"])
+def test_when_one_process_is_asked_to_stop_all_save_and_go_on_bit_for_bit(parallel, tmp_path):
+    arguments = ["--parallel", parallel, "--batch-size", "32", "--steps", "600", "--save-minutes", "0.01", "--workdir"]
+    train_in(2, *arguments, str(tmp_path / "whole"))
+    running = started(2, *arguments, str(tmp_path / "stopped"))
+    while not any(file.name.isdecimal() for file in tmp_path.glob("stopped/checkpoints/*")):
+        assert [process.poll() for process in running] == [None, None]
+        time.sleep(0.02)
+    running[1].send_signal(signal.SIGTERM)
+    said = finished(running, status=128 + signal.SIGTERM)
+    assert "SIGTERM: saved. Go on with the same options and --workdir" in said[0][1]
+    train_in(2, *arguments, str(tmp_path / "stopped"), "--resume")
+    whole, stopped = (mnist.load(tmp_path / name)[1] for name in ("whole", "stopped"))
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(stopped), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "stopped")
 
 
 def steps(path):
