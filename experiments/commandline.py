@@ -62,7 +62,9 @@ def interruption(command: str, advice: str) -> Iterator[Asked]:
     try:
         yield lambda: bool(signals)
     except Stopped:
-        _leave(command, f"{_name(signals[0])}: saved. {advice}", 128 + signals[0])
+        # Of several processes one may have been asked for all.
+        number = signals[0] if signals else signal.SIGTERM
+        _leave(command, f"{_name(number)}: saved. {advice}", 128 + number)
     except KeyboardInterrupt:
         _leave(command, f"interrupted. {advice}", 128 + signal.SIGINT)
     except (FloatingPointError, OSError) as error:
