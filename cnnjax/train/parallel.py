@@ -58,7 +58,7 @@ def pmap(step: Callable[..., Any], *, devices: Sequence[Any] | None = None, dona
     Args:
         step: from `make_train_step` or `make_eval_step`.
         devices: which ones; None is all, of every process.
-        donate: as of `jit`.
+        donate: as of `jit`; several processes never do.
 
     Returns:
         run(state, batch, *rest), what the step returns. It raises ValueError for a batch that does not divide over
@@ -98,7 +98,8 @@ def pmap(step: Callable[..., Any], *, devices: Sequence[Any] | None = None, dona
                 in_axes=in_axes,
                 out_axes=None,
                 devices=devices,
-                donate_argnums=_donated(donate),
+                # What each process gives is spread over all devices first, and gone before that.
+                donate_argnums=_donated(donate and jax.process_count() == 1),
             ),
         )
         return mapped(state, jax.tree.map(split, batch), *rest)
