@@ -48,12 +48,9 @@ def overhead() -> None:
     batch, steps = {"x": np.ones((8, 1), np.float32)}, 2000
     took = seconds(lambda: train.fit(run, state, lambda step: batch, jax.random.key(0), steps=steps)[0])
     lenet, lenet_state, batches = _lenet()
-    held = batches(0)
-    bare = seconds(lambda: _bare(lenet, lenet_state, held, 50)) / 50
     whole = seconds(lambda: train.fit(lenet, lenet_state, batches, jax.random.key(0), steps=50)[0]) / 50
     print("| loop | ms a step |\n|---|---|")
     print(f"| `fit`, a step that computes next to nothing | {1e3 * took / steps:.3f} |")
-    print(f"| LeNet's step on one batch, called by itself | {1e3 * bare:.2f} |")
     print(f"| LeNet in `fit`, with `Batches` | {1e3 * whole:.2f} |")
 
 
@@ -63,31 +60,6 @@ def _lenet(name: str = "lenet") -> tuple[Callable[..., Any], train.TrainState, d
     run = train.parallel.jit(train.make_train_step(graphdef, tx, mnist.make_loss_fn(0)))
     dataset = data.load("mnist", "embedded")
     return run, state, data.Batches(dataset.train, 128, seed=0)
-
-
-def _bare(run: Callable[..., Any], state: train.TrainState, batch: train.Batch, steps: int) -> train.TrainState:
-    for _ in range(steps):
-        state, _ = run(state, batch, jax.random.key(0))
-    return state
-
-
-def scanned() -> None:
-    """An epoch of MNIST's size that stays on the device, as one lax.scan, and step by step."""
-    print("\n| an epoch of 4,000 digits on the device | step by step | one `lax.scan` |\n|---|---|---|")
-    for name in ("lenet", "mlp"):
-        tx = optax.adamw(1e-3)
-        graphdef, state = train.create(mnist.build(name, 0), tx)
-        step = train.make_train_step(graphdef, tx, mnist.make_loss_fn(0))
-        batches = data.Batches(data.load("mnist", "embedded").train, 128, seed=0)
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(batches(number) for number in range(31)))
-        run = train.parallel.jit(step)
-
-        @jax.jit
-        def epoch(state: train.TrainState, step: Any = step, stacked: Any = stacked) -> train.TrainState:
-            return jax.lax.scan(lambda state, batch: step(state, batch, jax.random.key(0)), state, stacked)[0]
-
-        loop = seconds(functools.partial(train.fit, run, state, batches, jax.random.key(0), steps=31))
-        print(f"| {name} | {loop:.2f} s | {seconds(functools.partial(epoch, state)):.2f} s |")
 
 
 def reading() -> None:
@@ -164,5 +136,5 @@ def starting() -> None:
 
 if __name__ == "__main__":
     cnnjax.accelerate(keep_memory=True)
-    for part in (overhead, scanned, reading, starting):
+    for part in (overhead, reading, starting):
         part()

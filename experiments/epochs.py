@@ -48,17 +48,19 @@ def train_epochs(
     Returns:
         The last state, whole in every process; but for the first they are to leave the rest to it.
     """
-    step = _timed(begun, step)
-    history = begun.history
+    step, key = _timed(begun, step), jax.random.key(options.seed)
+    history, meta = begun.history, {**begun.settings, "epochs": len(begun.ends)}
     with asked.later(), train.checkpoint.saving(begun.path / workdir.CHECKPOINTS) as save:
         for epoch in range(begun.epochs_done(begun.steps_tested(state)) + 1, len(begun.ends) + 1):
             title, end = f"epoch {epoch}/{len(begun.ends)}", begun.ends[epoch - 1]
-            meta = {**begun.settings, "epochs": len(begun.ends)}
-            clock, from_step = time.perf_counter(), int(state.step)
+            progress = None if jax.process_index() else title
+            clock, first = time.perf_counter(), int(state.step)
             while (at := int(state.step)) < end:
-                fit_more = _fit(begun, options, step, batches, asked, title, unit)
+                stop = _saving_is_due(options, asked)
                 try:
-                    state, more = fit_more(state, end - at)
+                    state, more = train.fit(
+                        step, state, batches, key, steps=end - at, progress=progress, unit=unit, stop=stop
+                    )
                 except train.Diverged as error:
                     raise _explained(begun, options, batches, schedule, error) from error
                 history = {
@@ -68,7 +70,7 @@ def train_epochs(
                     save(state, meta | _untested(begun, epoch, history))
                     if _agreed(asked()):
                         raise commandline.Stopped
-            taken, clock = end - from_step, time.perf_counter() - clock
+            taken, clock = end - first, time.perf_counter() - clock
             try:
                 with asked.later(jax.process_count() > 1):
                     test = {name: value for name, value in evaluate(state).items() if name != "count"}
@@ -93,29 +95,12 @@ def train_epochs(
     return train.parallel.gathered(state)
 
 
-def _fit(
-    begun: run.Run,
-    options: run.Options,
-    step: Callable[..., Any],
-    batches: Callable[[int], train.Batch],
-    asked: commandline.Asked,
-    title: str,
-    unit: str,
-) -> Callable[[train.TrainState, int], tuple[train.TrainState, History]]:
-    """Train until all steps are taken, a checkpoint is due, or the run is asked to stop."""
+def _saving_is_due(options: run.Options, asked: commandline.Asked) -> Callable[[], bool]:
+    """What tells `fit` that the run is asked to stop, or has trained for --save-minutes since now."""
     due = time.monotonic() + 60 * options.save_minutes
     # Agreeing with other processes takes longer than some steps.
     calls, every = itertools.count(1), 1 if jax.process_count() == 1 else 16
-
-    def stop() -> bool:
-        return next(calls) % every == 0 and _agreed(asked() or time.monotonic() > due)
-
-    def fit(state: train.TrainState, steps: int) -> tuple[train.TrainState, History]:
-        progress = None if jax.process_index() else title
-        key = jax.random.key(options.seed)
-        return train.fit(step, state, batches, key, steps=steps, progress=progress, unit=unit, stop=stop)
-
-    return fit
+    return lambda: next(calls) % every == 0 and _agreed(asked() or time.monotonic() > due)
 
 
 def _untested(begun: run.Run, epoch: int, history: History) -> dict[str, Any]:

@@ -17,8 +17,9 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows of metrics.jsonl to the folder `events` of a run; `tensorboard --logdir` shows it."""
     from tensorboardX import SummaryWriter
 
-    # A run that was stopped comes by some steps again.
-    with SummaryWriter(str(path / "events"), purge_step=rows[0]["step"]) as writer:
+    step = rows[0]["step"]
+    # A run that was stopped comes by some steps again; and files are named by the second.
+    with SummaryWriter(str(path / "events"), purge_step=step, filename_suffix=f".{step}") as writer:
         for row in rows:
             for name, value in row.items():
                 if name not in ("epoch", "step"):

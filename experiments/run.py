@@ -281,6 +281,9 @@ def _speed(run: Run, flop: float | None) -> dict[str, float]:
     found = {"examples_per_second": rows[-1]["examples_per_second"], **run.first}
     if flop is not None:
         found["part_of_peak"] = round(flop * rows[-1]["examples_per_second"] / matmul_peak(), 3)
+        print(
+            f"{found['examples_per_second']:,.0f} examples/s, {found['part_of_peak']:.0%} of a matrix product's speed"
+        )
     return found
 
 

@@ -58,7 +58,7 @@ def pmap(step: Callable[..., Any], *, devices: Sequence[Any] | None = None, dona
     Args:
         step: from `make_train_step` or `make_eval_step`.
         devices: which ones; None is all, of every process.
-        donate: as of `jit`.
+        donate: as of `jit`; several processes never do.
 
     Returns:
         run(state, batch, *rest), what the step returns. It raises ValueError for a batch that does not divide over
@@ -98,7 +98,8 @@ def pmap(step: Callable[..., Any], *, devices: Sequence[Any] | None = None, dona
                 in_axes=in_axes,
                 out_axes=None,
                 devices=devices,
-                donate_argnums=_donated(donate),
+                # What each process gives is spread over all devices first, and gone before that.
+                donate_argnums=_donated(donate and jax.process_count() == 1),
             ),
         )
         return mapped(state, jax.tree.map(split, batch), *rest)
@@ -179,7 +180,7 @@ def sharded(step: Callable[..., Any], mesh: Mesh | None = None, *, donate: bool 
     def run(state: Any, batch: Any, *rest: Any) -> Any:
         first = jax.tree.leaves(state)[0]
         if not (isinstance(first, jax.Array) and first.sharding.is_equivalent_to(split(first), first.ndim)):
-            state = jax.device_put(state, spread(state))
+            state = jax.tree.map(_placed, state, spread(state))
         return program(state, jax.tree.map(share, batch), *rest)
 
     return run
@@ -249,6 +250,13 @@ def joint(tree: Any) -> Any:
         return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, copies)
 
     return jax.tree.map(spread, tree)
+
+
+def _placed(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    # What a checkpoint was read to is on a device of each process, from where JAX moves nothing to the others' devices.
+    if isinstance(leaf, jax.Array) and leaf.is_fully_addressable and jax.process_count() > 1:
+        return jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__)
+    return jax.device_put(leaf, sharding)
 
 
 def _donated(donate: bool) -> tuple[int, ...]:

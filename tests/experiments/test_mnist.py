@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
-from short_runs import ROOT, assert_same_bits, contents, fast, parameters, run
+from short_runs import ROOT, assert_same_bits, contents, fast, parameters, rows, run
 
 from cnnjax import data, train
 from experiments import commandline, mnist, predict
@@ -272,3 +272,26 @@ def test_the_default_run_reaches_what_the_readme_says(source, monkeypatch):
     result = json.loads(Path("run/result.json").read_text())
     assert result["test_total"] == (10_000 if source == "idx" else 1_000)
     assert result["test_accuracy"] >= (0.99 if source == "idx" else 0.975)
+
+
+def test_the_metrics_are_events_for_tensorboard_too(digits, monkeypatch):
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="needs tensorboardX")
+    assert run(monkeypatch, mnist, *fast(digits), "--epochs", 2, "--workdir", "run", "--tensorboard") == 0
+    found = {}
+    for file in sorted(Path("run/events").iterdir()):
+        content = file.read_bytes()
+        while content:
+            # Its length in 8 bytes, a check sum of 4, the event, another one.
+            (size,) = struct.unpack("<Q", content[:8])
+            event, content = event_pb2.Event.FromString(content[12 : 12 + size]), content[16 + size :]
+            found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    for row in rows("run"):
+        for name in row.keys() - {"epoch", "step"}:
+            assert found[name, row["step"]] == pytest.approx(row[name], rel=1e-6)
+
+
+def test_without_tensorboardx_the_extra_is_named(digits, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert run(monkeypatch, mnist, *fast(digits), "--workdir", "run", "--tensorboard") == 2
+    assert "pip install 'cnnjax[tensorboard]'" in capsys.readouterr().err
+    assert not Path("run").exists()

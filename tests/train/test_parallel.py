@@ -178,3 +178,21 @@ def test_sharded_refuses_a_batch_that_does_not_divide():
     run = train.parallel.sharded(lambda state, batch, axis_name: state)
     with pytest.raises(ValueError, match=r"sharded: a batch must divide over the devices, got 9 examples for 8 dev"):
         run(1.0, np.zeros(9))
+
+
+@needs_eight
+@pytest.mark.parametrize("wrap", [train.parallel.jit, train.parallel.pmap, train.parallel.sharded])
+def test_a_step_may_work_in_the_memory_of_the_state(wrap):
+    tx = optax.adamw(0.1)
+    model = models.MLP(shape=(12, 12, 1), hidden=(64,), num_classes=2, dropout=0.0, rngs=nnx.Rngs(0))
+    graphdef, state = train.create(model, tx, ema=True)
+    step = train.make_train_step(graphdef, tx, loss_fn, ema_decay=0.5)
+    kept, donated = state, jax.tree.map(jnp.copy, state)
+    for number in range(3):
+        kept, _ = wrap(step)(kept, make_batch(number), jax.random.key(0))
+        given = donated
+        donated, _ = wrap(step, donate=True)(given, make_batch(number), jax.random.key(0))
+        # The other wrappers first spread the state over the devices.
+        if wrap is train.parallel.jit or number:
+            assert given.params["hidden"][0]["kernel"].is_deleted()
+    jax.tree.map(np.testing.assert_array_equal, kept, donated)
