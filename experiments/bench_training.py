@@ -130,7 +130,7 @@ def starting() -> None:
             subprocess.run(command, check=True, capture_output=True)
             whole = time.perf_counter() - start
             result = json.loads(Path(folder, "result.json").read_text())
-        said = f"`experiments.mnist{''.join(f' {word}' for word in extra)}` to its first step, after imports"
+        said = f"`experiments.mnist{''.join(f' {word}' for word in extra)}` to its first step"
         print(f"| {said} | {result['seconds_to_first_step']:.2f} (all of a run of 3 steps: {whole:.1f}) |", flush=True)
 
 

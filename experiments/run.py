@@ -20,8 +20,12 @@ import numpy as np
 import optax
 
 import cnnjax
+import experiments
 from cnnjax import train
 from experiments import events, workdir
+
+IMPORTS = time.perf_counter() - experiments.STARTED
+"""Seconds that imports have taken."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Run:
         begun: when it has begun this time.
         lock: open as long as it trains.
         history: the metrics of every step since the last test, where it was stopped within an epoch.
-        first: how long the first step took; filled in by training.
+        first: seconds from the start of the program to the end of the first step; filled in by training.
     """
 
     path: Path
@@ -279,11 +283,12 @@ def _speed(run: Run, flop: float | None) -> dict[str, float]:
     if not rows:
         return {}
     found = {"examples_per_second": rows[-1]["examples_per_second"], **run.first}
+    part = ""
     if flop is not None:
         found["part_of_peak"] = round(flop * rows[-1]["examples_per_second"] / matmul_peak(), 3)
-        print(
-            f"{found['examples_per_second']:,.0f} examples/s, {found['part_of_peak']:.0%} of a matrix product's speed"
-        )
+        part = f", {found['part_of_peak']:.0%} of a matrix product's speed"
+    first = "".join(f"first step after {seconds} s, then " for seconds in run.first.values())
+    print(f"{first}{found['examples_per_second']:,.0f} examples/s{part}")
     return found
 
 

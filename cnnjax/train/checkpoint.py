@@ -187,11 +187,9 @@ def restore(directory: str | Path, like: TrainState, *, best: bool = False) -> t
     Source:
         orbax.checkpoint.CheckpointManager.
     """
-    if not Path(directory).is_dir():
-        raise FileNotFoundError(f"restore: there must be a checkpoint, but {directory} is no folder. Train first.")
+    if newest(directory) is None:
+        raise FileNotFoundError(f"restore: there must be a checkpoint, but there is none in {directory}. Train first.")
     with _manager(directory) as manager:
-        if not manager.all_steps():
-            raise FileNotFoundError(f"restore: there must be a checkpoint, but {directory} holds none. Train first.")
 
         def read(step: int) -> tuple[TrainState, dict[str, Any]]:
             description = _description(manager, step, directory)
@@ -213,19 +211,16 @@ def _newest_whole(
     if best:
         scores = _scores(manager, directory)
         steps.sort(key=lambda step: scores.get(step, -math.inf), reverse=True)
-    for step in steps[:-1]:
+    for step in steps:
         try:
             return read(step)
         except _DamagedError as error:
+            if step == steps[-1]:
+                raise ValueError(
+                    f"restore: {directory} must hold a whole checkpoint, got {error} Train anew, or bring back a copy."
+                ) from error
             said = f"restore: {Path(directory) / str(step)} is damaged, reading the one before: {error}"
             warnings.warn(said, stacklevel=3)
-    try:
-        return read(steps[-1])
-    except _DamagedError as error:
-        raise ValueError(
-            f"restore: {directory} must hold a checkpoint that can be read, got {error} Train anew, or bring back a"
-            " copy."
-        ) from error
 
 
 def _read(manager: "ocp.CheckpointManager", step: int, like: TrainState, sums: Mapping[str, int]) -> TrainState:
@@ -332,16 +327,13 @@ def _describe(state: TrainState) -> dict[str, str]:
 def _sums(state: TrainState) -> dict[str, int]:
     """Check sums of what this process can see the whole of: files are damaged in ways that no reader notices."""
     whole = [(path, leaf) for path, leaf in _leaves(state) if leaf.is_fully_replicated or leaf.is_fully_addressable]
-    return {path: zlib.crc32(np.ascontiguousarray(_raw(leaf)).view(np.uint8)) for path, leaf in whole}
+    keys = jax.dtypes.prng_key
+    raw = {path: jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, keys) else leaf for path, leaf in whole}
+    return {path: zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8)) for path, leaf in raw.items()}
 
 
 def _sum(description: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(description, sort_keys=True).encode())
-
-
-def _raw(leaf: jax.Array) -> np.ndarray:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 def _leaves(state: TrainState) -> list[tuple[str, jax.Array]]:

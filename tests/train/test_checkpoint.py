@@ -222,7 +222,7 @@ def test_damage_that_no_reader_notices_is_found_on_split_arrays_too(tmp_path, mo
 def test_when_all_are_damaged_it_is_said(tmp_path):
     train.checkpoint.save(tmp_path, make(), {})
     damage("cut short", *files(tmp_path / "0"))
-    with pytest.raises(ValueError, match=r"restore: .* must hold a checkpoint that can be read, got .* Train anew"):
+    with pytest.raises(ValueError, match=r"restore: .* must hold a whole checkpoint, got .* Train anew"):
         train.checkpoint.restore(tmp_path, make())
 
 

@@ -281,6 +281,16 @@ def test_fit_stops_at_a_loss_that_is_not_finite():
         train.fit(run, state, lambda step: LINE_BATCH, jax.random.key(0), steps=50)
 
 
+def test_fit_hands_out_no_state_with_parameters_that_are_not_finite():
+    graphdef, state = train.create(Line(), tx := optax.scale(jnp.inf))
+    run = train.parallel.jit(train.make_train_step(graphdef, tx, square_loss))
+    said = r"fit: the parameters must stay finite, got some that are not, after a loss of \d\S*, in step 0\."
+    with pytest.raises(train.Diverged, match=said) as error:
+        train.fit(run, state, lambda step: LINE_BATCH, jax.random.key(0), steps=1)
+    assert error.value.step == 0
+    assert np.isfinite(error.value.loss)
+
+
 def test_predict_equals_the_models_softmax_whatever_the_batch_size():
     model = models.MLP(shape=(4,), hidden=(5,), rngs=nnx.Rngs(0))
     graphdef, state = train.create(model, optax.sgd(0.1))
