@@ -329,7 +329,7 @@ def _sums(state: TrainState) -> dict[str, int]:
     whole = [(path, leaf) for path, leaf in _leaves(state) if leaf.is_fully_replicated or leaf.is_fully_addressable]
     keys = jax.dtypes.prng_key
     raw = {path: jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, keys) else leaf for path, leaf in whole}
-    return {path: zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8)) for path, leaf in raw.items()}
+    return {path: zlib.crc32(np.asarray(leaf).tobytes()) for path, leaf in raw.items()}
 
 
 def _sum(description: Mapping[str, Any]) -> int:
