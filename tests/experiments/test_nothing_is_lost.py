@@ -224,7 +224,7 @@ def test_a_diverging_run_says_so_and_keeps_its_checkpoint_and_the_batch(digits, 
         assert run(monkeypatch, mnist, *fast(digits), "--epochs", 2, "--workdir", "run", "--resume") == 1
         said = " ".join(capsys.readouterr().err.split())
         assert "fit: the loss must stay finite, got nan in step 15. Lower the learning rate. It was 0.00" in said
-        assert "The checkpoint of step 10 is intact. With --workdir run --resume the run comes by the same way again" in said
+        assert "The checkpoint of step 10 is intact. With --workdir run --resume the run comes by the same way" in said
     meta = train.checkpoint.read_meta("run/checkpoints")
     assert meta is not None
     assert meta["epochs_done"] == 1
