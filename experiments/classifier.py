@@ -42,8 +42,9 @@ def fit(
     asked: commandline.Asked,
     schedule: optax.Schedule,
     unit: str,
+    batches: Callable[[int], train.Batch] | None = None,
 ) -> train.TrainState:
-    """Train on the one part of a data set, and after each epoch test with the other."""
+    """Train on the one part of a data set, or on batches of more than memory holds, and after each epoch test."""
     wrap = run.wrapper(options)
     step, eval_step = wrap(step, donate=True), wrap(eval_step)
     at_once = options.batch_size * max(1, 512 // options.batch_size)
@@ -51,7 +52,7 @@ def fit(
     def test(state: train.TrainState) -> dict[str, float]:
         return train.evaluate(eval_step, state, data.padded(dataset.test, at_once, share=run.share()))
 
-    batches = data.Batches(dataset.train, options.batch_size, seed=options.seed, share=run.share())
+    batches = batches or data.Batches(dataset.train, options.batch_size, seed=options.seed, share=run.share())
     return epochs.train_epochs(
         begun, options, state, step, batches, test, asked=asked, best="accuracy", schedule=schedule, unit=unit
     )

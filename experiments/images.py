@@ -24,6 +24,7 @@ COMMAND = "experiments.images"
 WEIGHT_DECAY = 5e-2
 DEMONSTRATION = Path("runs/images/digits")
 SHOWN = 40_000  # pictures, by default
+TESTED = 10_000  # pictures at most, where they are streamed
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Config(run.Options):
     """Mirror half of the pictures while training. Not the embedded digits: in writing, left and right matter."""
     skip_broken: bool = False
     """Leave out files that are no pictures instead of stopping."""
+    stream: bool = False
+    """Read the pictures while training, for folders that memory does not hold; up to 10,000 are for testing."""
     batch_size: int = 32
     """Examples a step, over all devices."""
     learning_rate: float = 2e-3
@@ -87,8 +90,8 @@ def main() -> None:
                 data.write_digits(DEMONSTRATION)
             print(f"No --data FOLDER is given: training on handwritten digits, written to {DEMONSTRATION}.")
         folder = DEMONSTRATION if digits else Path(config.data)
-        dataset = data.read_folder(folder, size=config.size, skip_broken=config.skip_broken)
-        examples = len(dataset.train["label"])
+        dataset, stream = _opened(config, folder) if config.stream else (_read(config, folder), None)
+        examples = len(dataset.train["label"]) if stream is None else len(stream.source)
         # Testing after every pass over a small folder would take most of the time.
         a_while = max(examples, 2000)
         ends = run.ends(config, examples=a_while, epochs=max(1, round(SHOWN / a_while)))
@@ -106,7 +109,16 @@ def main() -> None:
     eval_step = train.make_eval_step(graphdef, classifier.make_metric_fn(floats))
     with begun.lock, commandline.interruption(COMMAND, begun.advice()) as asked:
         state = classifier.fit(
-            begun, config, dataset, state, step, eval_step, asked=asked, schedule=schedule, unit="pictures"
+            begun,
+            config,
+            dataset,
+            state,
+            step,
+            eval_step,
+            asked=asked,
+            schedule=schedule,
+            unit="pictures",
+            batches=stream,
         )
         if jax.process_index():
             return
@@ -115,6 +127,22 @@ def main() -> None:
         flop = classifier.flop(train.merge(graphdef, state), floats(dataset.train["image"][:1]))
         classifier.report(begun, config, dataset, state, probabilities, flop)
     print(f"Classify more: python -m experiments.predict --workdir {begun.path} FILE ...")
+
+
+def _read(config: Config, folder: Path) -> data.Dataset:
+    return data.read_folder(folder, size=config.size, skip_broken=config.skip_broken)
+
+
+def _opened(config: Config, folder: Path) -> tuple[data.Dataset, data.Stream]:
+    """A data set of one picture to train on and some to test with, and the stream of all to train on."""
+    if config.skip_broken:
+        raise ValueError("--skip-broken reads all pictures first, which --stream does not. Leave one of them out.")
+    files, tested, names = data.open_folder(folder, size=config.size)
+    places = np.linspace(0, len(tested) - 1, min(len(tested), TESTED)).astype(int)
+    one, some = ([part[place] for place in chosen] for part, chosen in ((files, [0]), (tested, places)))
+    parts = [{name: np.stack([row[name] for row in rows]) for name in ("image", "label")} for rows in (one, some)]
+    dataset = data.Dataset(folder.name, f"the pictures in {folder}", parts[0], parts[1], names)
+    return dataset, data.Stream(files, config.batch_size, seed=config.seed, share=run.share())
 
 
 def _draw(dataset: data.Dataset, probabilities: np.ndarray, path: Path) -> None:

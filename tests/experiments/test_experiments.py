@@ -205,6 +205,16 @@ def test_broken_pictures_stop_or_are_left_out(pictures, monkeypatch, capsys):
     assert [row["epoch"] for row in workdir.read_rows(Path("runs/images/1"))] == [1] * 4
 
 
+def test_streamed_pictures_train_as_those_in_memory(pictures, monkeypatch, capsys):
+    arguments = ["--data", pictures, "--size", 16, "--batch-size", 8, "--steps", 4, "--workdir"]
+    assert run(monkeypatch, images, *arguments, "memory") == 0
+    assert run(monkeypatch, images, *arguments, "stream", "--stream") == 0
+    assert rows("memory") == rows("stream")
+    capsys.readouterr()
+    assert run(monkeypatch, images, *arguments, "both", "--stream", "--skip-broken") == 2
+    assert "--skip-broken reads all pictures first, which --stream does not." in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_run_of_another_experiment_is_named(pictures, monkeypatch, capsys):
     Image.new("RGB", (20, 20)).save("some.png")
