@@ -125,11 +125,13 @@ def test_a_second_interrupt_leaves_at_once(digits, monkeypatch, capsys):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(data.Batches, "__call__", twice)
+    # In the background of a shell it is ignored.
+    before = signal.getsignal(signal.SIGINT)
     assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 130
     assert "interrupted: left at once. Go on with the same options and --workdir run --resume." in (
         capsys.readouterr().err
     )
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_of_two_runs_in_a_folder_the_second_is_refused(digits):
@@ -235,6 +237,7 @@ def test_a_diverging_run_says_so_and_keeps_its_checkpoint_and_the_batch(digits, 
         assert np.isnan(batch["image"]).all()
 
 
+@pytest.mark.slow
 def test_where_a_checkpoint_cannot_be_written_the_last_one_is_intact(digits, monkeypatch):
     assert run(monkeypatch, mnist, *fast(digits), "--epochs", 1, "--workdir", "run") == 0
     # What a full disk does to whoever writes files of some size; the metrics are smaller. In blocks of 512 bytes.
