@@ -205,6 +205,7 @@ def test_broken_pictures_stop_or_are_left_out(pictures, monkeypatch, capsys):
     assert [row["epoch"] for row in workdir.read_rows(Path("runs/images/1"))] == [1] * 4
 
 
+@pytest.mark.slow
 def test_streamed_pictures_train_as_those_in_memory(pictures, monkeypatch, capsys):
     arguments = ["--data", pictures, "--size", 16, "--batch-size", 8, "--steps", 4, "--workdir"]
     assert run(monkeypatch, images, *arguments, "memory") == 0

@@ -54,9 +54,8 @@ def finished(running, status=0):
     return said
 
 
-@pytest.mark.parametrize(
-    "parallel", ["pmap", *(pytest.param(name, marks=pytest.mark.slow) for name in ("jit", "sharded"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["jit", "pmap", "sharded"])
 def test_two_processes_make_one_run(parallel, tmp_path):
     arguments = ["--parallel", parallel, "--batch-size", "32", "--workdir"]
     said = train_in(2, *arguments, str(tmp_path / "two"), "--steps", "6")
