@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Config = TypeVar("Config")
 
@@ -100,6 +100,8 @@ def interruption(command: str, advice: str) -> Iterator[Asked]:
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL)
+    loud, quiet = sys.unraisablehook, _without_closed_loops(sys.unraisablehook)
+    sys.unraisablehook = quiet
     try:
         with _handled(asked.hear):
             yield asked
@@ -108,9 +110,16 @@ def interruption(command: str, advice: str) -> Iterator[Asked]:
     except FloatingPointError as error:
         _leave(command, error, 1)
     except OSError as error:
+        loud = quiet  # until the process ends
         _leave(command, f"{error} {advice}", 1)
     finally:
         log.setLevel(level)
+        sys.unraisablehook = loud
+
+
+def _without_closed_loops(hook: Callable[[Any], object]) -> Callable[[Any], object]:
+    """A hook that passes over what tensorstore says of files that it still writes when orbax has given them up."""
+    return lambda found: None if str(found.exc_value) == "Event loop is closed" else hook(found)
 
 
 @contextmanager
