@@ -120,7 +120,7 @@ def test_import_loads_nothing_heavy():
 # How a public function looks.
 
 CONVENTIONAL = [PACKAGE / "ops", PACKAGE / "explain", PACKAGE / "data" / "augment.py"]
-POSITIONAL_DEFAULTS = {"bias", "scale", "mask", "size"}
+POSITIONAL_DEFAULTS = {"bias", "scale", "mask", "size", "class_names"}
 SECTIONS = ["Args", "Returns", "Raises", "Example", "Source"]
 
 
@@ -233,7 +233,7 @@ INVENTORY = {
     " animate_conv1d animate_conv2d animate_conv3d animate_pool2d Animation size_formula plot_coverage conv_matrix"
     " plot_conv_matrix oriented_filters line_image grating_image orientation_tuning plot_tuning plot_tiling"
     " trace Trace Layer summary Summary Row receptive_field ReceptiveField receptive_window effective_receptive_field"
-    " plot_receptive_field activations kernels plot_activations plot_slices plot_spectra",
+    " plot_receptive_field activations kernels plot_activations plot_slices plot_spectra explorer Explorer",
 }
 
 

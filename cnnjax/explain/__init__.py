@@ -19,6 +19,7 @@ trace      the layers of a model, in the order in which they run
 summary    a table of them: sizes, parameters, work, memory, receptive fields
 receptive_field  which pixels a unit sees, in theory and in effect
 activations  what every layer computes, and the kernels it does it with
+explorer   a page in which one walks through a net: every map, and how each number on it is made
 """
 
 from cnnjax.explain.activations import activations, kernels, plot_activations
@@ -26,6 +27,7 @@ from cnnjax.explain.animation import Animation
 from cnnjax.explain.confusion import confusion_matrix, plot_confusion
 from cnnjax.explain.coverage import plot_coverage
 from cnnjax.explain.curve import plot_curve
+from cnnjax.explain.explorer import Explorer, explorer
 from cnnjax.explain.filters import plot_filters
 from cnnjax.explain.matrix import conv_matrix, plot_conv_matrix
 from cnnjax.explain.oriented import grating_image, line_image, orientation_tuning, oriented_filters
@@ -85,4 +87,6 @@ __all__ = [
     "activations",
     "kernels",
     "plot_activations",
+    "explorer",
+    "Explorer",
 ]
