@@ -234,8 +234,8 @@ INVENTORY = {
     " plot_conv_matrix oriented_filters line_image grating_image orientation_tuning plot_tuning plot_tiling"
     " trace Trace Layer summary Summary Row receptive_field ReceptiveField receptive_window effective_receptive_field"
     " plot_receptive_field activations kernels plot_activations plot_slices plot_spectra"
-    " saliency integrated_gradients occlusion grad_cam guided_backprop plot_attribution deconvnet top_patches TopPatches"
-    " plot_patches visualize_feature",
+    " saliency integrated_gradients occlusion grad_cam guided_backprop plot_attribution deconvnet top_patches"
+    " TopPatches plot_patches visualize_feature",
 }
 
 

@@ -1,6 +1,6 @@
 """Heat maps over the pictures that they explain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +18,10 @@ UNSIGNED = "Oranges"
 def plot_attribution(x: ArrayLike, maps: Mapping[str, ArrayLike]) -> "Figure":
     """Draw what speaks for a class where, several ways of seeing side by side, a row an example.
 
-    Red speaks for the class and blue against it; of a map without values below zero, such as Grad-CAM's, the darker
-    the more. Every map has a scale of its own, from zero to its largest magnitude: compare places, not maps. Channels
-    are added up.
+    Red speaks for the class and blue against it; a map without values below zero, such as Grad-CAM's, is orange. Every
+    map has a scale of its own, the square root of the share in its largest magnitude, so that one strong pixel does
+    not hide the rest: compare places, not maps. Channels are added up. Below lies the picture in grey, a dark one as a
+    negative.
 
     Args:
         x: (N, H, W, C) pictures or (N, L, C) series; of volumes take a slice, x[:, depth], and so of the maps.
@@ -50,41 +51,51 @@ def plot_attribution(x: ArrayLike, maps: Mapping[str, ArrayLike]) -> "Figure":
         raise ValueError("plot_attribution: maps must name at least one, got none.")
     heats = {title: _of_places(title, np.asarray(heat).astype(np.float32), x) for title, heat in maps.items()}
     rows, columns = len(x), len(heats) + 1
-    if x.ndim == 3:
-        figure, axes = style.axes(rows, columns, size=(columns * 2.6, rows * 1.5 + 0.3))
-    else:
-        height = float(np.clip(x.shape[1] / x.shape[2], 0.4, 2.5))
-        figure, axes = style.axes(rows, columns, size=(columns * 1.7, rows * 1.7 * height + 0.3))
+    series = x.ndim == 3
+    height = 0.7 if series else float(np.clip(x.shape[1] / x.shape[2], 0.4, 2.5))
+    width = 2.4 if series else 1.6
+    figure, axes = style.axes(rows, columns, size=(columns * width + 0.7, rows * width * height + 0.3))
+    draw = _draw_series if series else _draw_picture
     for row in range(rows):
-        first, *rest = axes[row * columns : (row + 1) * columns]
-        (_draw_series if x.ndim == 3 else _draw_picture)(first, x[row], None)
-        for ax, heat in zip(rest, heats.values(), strict=True):
-            (_draw_series if x.ndim == 3 else _draw_picture)(ax, x[row], heat[row])
+        for ax, heat in zip(axes[row * columns :], [None, *heats.values()], strict=False):
+            draw(ax, x[row], None if heat is None else heat[row])
     for ax, title in zip(axes, ["input", *heats], strict=False):
         ax.set_title(title, parse_math=False)
+    if any(heat.min() < 0 for heat in heats.values()):
+        _legend(figure, axes)
     return figure
+
+
+def _legend(figure: "Figure", axes: Sequence["Axes"]) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), style.SIGNED), ax=axes, ticks=[-1, 0, 1], shrink=0.6)
+    bar.ax.set_yticklabels(["against", "0", "for"])
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)
 
 
 def _of_places(title: str, heat: np.ndarray, x: np.ndarray) -> np.ndarray:
     if heat.shape == x.shape:
         return heat.sum(-1)
     if heat.shape != x.shape[:-1]:
-        raise ValueError(
-            f"plot_attribution: maps must be of shape {x.shape[:-1]} or {x.shape} as x is, got {heat.shape} for {title!r}."
-        )
+        shapes = f"{x.shape[:-1]} or {x.shape}"
+        raise ValueError(f"plot_attribution: maps must be of shape {shapes} as x is, got {heat.shape} for {title!r}.")
     return heat
 
 
 def _colours(heat: np.ndarray) -> np.ndarray:
-    """Colours (..., 4), the clearer the stronger."""
+    """Colours (..., 4), the stronger the clearer."""
     import matplotlib
 
-    strength = heat / max(float(np.abs(heat).max()), 1e-12)
+    share = heat / max(float(np.abs(heat).max()), 1e-12)
+    strength = np.sign(share) * np.abs(share) ** 0.5
     if heat.min() < 0:
         colours = matplotlib.colormaps[style.SIGNED](0.5 + 0.5 * strength)
     else:
         colours = matplotlib.colormaps[UNSIGNED](strength)
-    colours[..., 3] = np.abs(strength) ** 0.5
+    colours[..., 3] = np.abs(strength)
     return colours
 
 
@@ -92,21 +103,22 @@ def _draw_picture(ax: "Axes", picture: np.ndarray, heat: np.ndarray | None) -> N
     style.bare(ax)
     low, high = float(picture.min()), float(picture.max())
     picture = (picture - low) / max(high - low, 1e-12)
-    if heat is None:
-        ax.imshow(picture if picture.shape[-1] == 3 else picture.mean(-1), cmap=style.GREY, vmin=0, vmax=1)
-        return
     grey = picture.mean(-1)
-    ax.imshow(1 - 0.3 * grey, cmap=style.GREY, vmin=0, vmax=1)
+    if heat is None:
+        ax.imshow(picture if picture.shape[-1] == 3 else grey, cmap=style.GREY, vmin=0, vmax=1)
+        return
+    # On a light ground colours are told apart, so what is mostly dark is turned around.
+    light = 1 - grey if np.median(grey) < 0.5 else grey
+    ax.imshow(0.7 + 0.3 * light, cmap=style.GREY, vmin=0, vmax=1)
     ax.imshow(_colours(heat))
 
 
 def _draw_series(ax: "Axes", series: np.ndarray, heat: np.ndarray | None) -> None:
+    n = len(series)
+    ax.plot(series, linewidth=1, color=style.INK)
+    low, high = ax.get_ylim()
     if heat is not None:
-        ax.imshow(
-            _colours(heat)[None],
-            aspect="auto",
-            extent=(-0.5, len(series) - 0.5, 0, 1),
-            transform=ax.get_xaxis_transform(),
-        )
-    ax.plot(series, linewidth=1.2, color=style.INK)
-    ax.set_xlim(-0.5, len(series) - 0.5)
+        ax.imshow(_colours(heat)[None], aspect="auto", extent=(-0.5, n - 0.5, low, high), zorder=0)
+    ax.set_xlim(-0.5, n - 0.5)
+    ax.set_ylim(low, high)
+    ax.set_yticks([])

@@ -245,12 +245,15 @@ class _Walk:
         value = _handed_on(draft.values, handed_on)
         # Not the maximum with which a normalisation keeps its variance from going below 0.
         size = math.prod(shape_of(value))
-        functions = [(name, var) for name, var in draft.activation if math.prod(shape_of(var)) == size]
+        sizes = [(math.prod(shape_of(var)), name, var) for name, var in draft.activation]
+        functions = [name for n, name, _ in sizes if n == size]
+        # Channels may be added up behind an activation function; the value is then smaller.
+        largest = max(math.prod(shape_of(var)) for var in draft.values)
         sources = dict.fromkeys(self._root(i) for i in draft.inputs)
         return Layer(
             name=names[number],
             kind=draft.kind,
-            activation=tuple(name for name, _ in itertools.groupby(name for name, _ in functions)),
+            activation=tuple(name for name, _ in itertools.groupby(functions)),
             inputs=tuple(names[i] for i in sources if i != number),
             input_shape=tuple(draft.input_shape or ()),
             shape=shape_of(value),
@@ -260,7 +263,7 @@ class _Walk:
             parameters=draft.parameters,
             view=self.views[value],
             value=value,
-            activated=tuple(var for _, var in functions),
+            activated=tuple(var for n, _, var in sizes if n in (size, largest)),
             kernel=draft.kernel,
         )
 
