@@ -46,8 +46,8 @@ THIRD_PARTY = {
     "models": {"flax.nnx"},
     "train": {"flax.nnx", "optax", "chex", "orbax", "tqdm"},
     "data": {"PIL", "tensorflow_datasets", "absl.flags", "grain", "mlxtend", "dm_pix", "nibabel"},
-    # Pillow writes the GIFs; matplotlib itself brings it.
-    "explain": {"flax.nnx", "matplotlib", "pandas", "PIL"},
+    # Pillow writes the GIFs; matplotlib itself brings it. Optimisers are optax's: one climbs to a channel's picture.
+    "explain": {"flax.nnx", "optax", "matplotlib", "pandas", "PIL"},
 }
 LAZY = {"matplotlib", "nibabel", "pandas", "tensorflow_datasets", "PIL", "grain", "mlxtend", "dm_pix", "tensorflow"}
 BY_NAME = {"importlib.import_module", "import_module", "__import__"}
@@ -233,7 +233,9 @@ INVENTORY = {
     " animate_conv1d animate_conv2d animate_conv3d animate_pool2d Animation size_formula plot_coverage conv_matrix"
     " plot_conv_matrix oriented_filters line_image grating_image orientation_tuning plot_tuning plot_tiling"
     " trace Trace Layer summary Summary Row receptive_field ReceptiveField receptive_window effective_receptive_field"
-    " plot_receptive_field activations kernels plot_activations plot_slices plot_spectra explorer Explorer",
+    " plot_receptive_field activations kernels plot_activations plot_slices plot_spectra"
+    " saliency integrated_gradients occlusion grad_cam guided_backprop plot_attribution deconvnet top_patches"
+    " TopPatches plot_patches visualize_feature explorer Explorer",
 }
 
 

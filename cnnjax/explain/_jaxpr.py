@@ -4,7 +4,7 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -117,24 +117,30 @@ def elementwise(eqn: core.JaxprEqn) -> bool:
     return all(map(elementwise, inner.eqns))
 
 
-def _run_opened(jaxpr: core.Jaxpr, consts: Any, arguments: Any) -> list[Any]:
+def _run_opened(jaxpr: core.Jaxpr, constants: Any, arguments: Any) -> list[Any]:
     """Run a jaxpr equation by equation, opening the calls whose parts are worth a look."""
-    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
+    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
     for eqn in jaxpr.eqns:
         inner = None if elementwise(eqn) else body(eqn)
         operands = [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in eqn.invars]
         with _scopes(eqn):
             if inner is not None:
-                results = _run_opened(inner, _consts(eqn), operands)
+                results = _run_opened(inner, consts(eqn), operands)
             else:
-                variables = list(dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, core.Literal)))
-                one = jaxpr.replace(constvars=[], invars=variables, outvars=eqn.outvars, eqns=[eqn])
-                results = core.jaxpr_as_fun(core.ClosedJaxpr(one, ()))(*(values[v] for v in variables))
+                results = evaluate(jaxpr, eqn, values)
         values.update(zip(eqn.outvars, results, strict=True))
     return [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in jaxpr.outvars]
 
 
-def _consts(eqn: core.JaxprEqn) -> Any:
+def evaluate(jaxpr: core.Jaxpr, eqn: core.JaxprEqn, values: Mapping[Any, Any]) -> list[Any]:
+    """Compute one equation of a jaxpr from the values of its variables."""
+    variables = list(dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, core.Literal)))
+    one = jaxpr.replace(constvars=[], invars=variables, outvars=eqn.outvars, eqns=[eqn])
+    return core.jaxpr_as_fun(core.ClosedJaxpr(one, ()))(*(values[v] for v in variables))
+
+
+def consts(eqn: core.JaxprEqn) -> Any:
+    """The constants of the jaxpr that a call calls."""
     return next((value.consts for value in eqn.params.values() if isinstance(value, core.ClosedJaxpr)), ())
 
 

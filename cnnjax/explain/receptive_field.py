@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 from numpy.typing import ArrayLike
 
-from cnnjax.explain import _field, _field_picture
+from cnnjax.explain import _field, _field_picture, _place
 from cnnjax.explain.trace import Layer, Trace, trace
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def receptive_window(model: nnx.Module, x: Any, *, layer: str, unit: Sequence[in
         As `receptive_field`.
     """
     found = trace(model, x, function="receptive_window").find("receptive_window", layer)
-    return _window(found, _unit("receptive_window", found, unit), x.shape[1:-1])
+    return _place.window(found, _place.unit_of("receptive_window", found, unit), x.shape[1:-1])
 
 
 def effective_receptive_field(
@@ -132,10 +132,11 @@ def effective_receptive_field(
         Networks", section 4.
     """
     function = "effective_receptive_field"
-    x = _pictures(function, x)
+    x = _place.examples(function, x)
     traced = trace(model, x, function=function)
     found = traced.find(function, layer)
-    return _effective(traced, found, x, _unit(function, found, unit), _channel(function, found, channel))
+    at = _place.unit_of(function, found, unit)
+    return _effective(traced, found, x, at, _place.channel_of(function, found, channel))
 
 
 def plot_receptive_field(
@@ -177,7 +178,7 @@ def plot_receptive_field(
         As `effective_receptive_field`.
     """
     function = "plot_receptive_field"
-    x = _pictures(function, x)
+    x = _place.examples(function, x)
     if not 3 <= x.ndim <= 5 or not 0 <= example < len(x):
         raise ValueError(
             f"{function}: x must be (N, *spatial, C) with one to three spatial axes and example {example},"
@@ -185,9 +186,9 @@ def plot_receptive_field(
         )
     traced = trace(model, x, function=function)
     found = traced.find(function, layer)
-    at = _unit(function, found, unit)
-    heat = _effective(traced, found, x, at, _channel(function, found, channel))
-    boxes = [_textbook(field, at) for field in found.view]
+    at = _place.unit_of(function, found, unit)
+    heat = _effective(traced, found, x, at, _place.channel_of(function, found, channel))
+    boxes = [_place.textbook(field, at) for field in found.view]
     size = " x ".join(str(field.size) for field in found.view)
     unit_text = f", unit ({', '.join(map(str, at))})" if at else ""
     titles = f"{found.name}{unit_text}: {size} pixels", "effective: mean |gradient|"
@@ -196,62 +197,6 @@ def plot_receptive_field(
         middle = int(np.clip(sum(boxes[0]) // 2, 0, len(picture) - 1))
         picture, heat, boxes = picture[middle], heat[middle], boxes[1:]
     return (_field_picture.of_series if picture.ndim == 2 else _field_picture.of_picture)(picture, heat, boxes, titles)
-
-
-def _pictures(function: str, x: Any) -> Array:
-    if isinstance(x, jax.ShapeDtypeStruct):
-        raise TypeError(f"{function}: x must be an array, got a jax.ShapeDtypeStruct. Gradients need values.")
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"{function}: x must be floating point, got {x.dtype}. Cast it with x.astype('float32').")
-    if x.shape[:1] == (0,):
-        raise ValueError(f"{function}: x must have an example, got shape {x.shape}.")
-    return x
-
-
-def _spatial_axes(layer: Layer) -> tuple[int, ...]:
-    """The axes of a layer's value that units are counted along: those between batch and channels."""
-    return tuple(range(1, len(layer.shape) - 1))
-
-
-def _unit(function: str, layer: Layer, unit: Sequence[int] | None) -> tuple[int, ...]:
-    sizes = tuple(layer.shape[a] for a in _spatial_axes(layer))
-    if unit is None:
-        return tuple(n // 2 for n in sizes)
-    unit = tuple(unit)
-    if len(unit) != len(sizes) or not all(0 <= u < n for u, n in zip(unit, sizes, strict=True)):
-        raise ValueError(f"{function}: unit must be a position on the map {sizes} of {layer.name}, got {unit}.")
-    return unit
-
-
-def _channel(function: str, layer: Layer, channel: int | None) -> int | None:
-    if channel is not None and not 0 <= channel < layer.shape[-1]:
-        raise ValueError(
-            f"{function}: channel must be one of the {layer.shape[-1]} channels of {layer.name}, got {channel}."
-        )
-    return channel
-
-
-def _position(field: _field.Field, unit: Sequence[int]) -> int:
-    # Axis 0 of a value is its batch.
-    return 0 if field.axis is None or not 0 < field.axis <= len(unit) else unit[field.axis - 1]
-
-
-def _textbook(field: _field.Field, unit: Sequence[int]) -> tuple[int, int]:
-    """The first pixel that a unit sees and the one after the last, whether they exist or not."""
-    start = field.start + int(_position(field, unit) * field.jump)
-    return start, start + field.size
-
-
-def _window(layer: Layer, unit: Sequence[int], spatial: Sequence[int]) -> tuple[slice, ...]:
-    window = []
-    for field, n in zip(layer.view, spatial, strict=True):
-        position = _position(field, unit)
-        first, last = int(field.first[position]), int(field.last[position])
-        window.append(slice(first, min(last, n - 1) + 1))
-    # What sees no pixel along one axis sees none.
-    seen = all(part.start < part.stop for part in window)
-    return tuple(window) if seen else tuple(slice(0, 0) for _ in window)
 
 
 def _effective(traced: Trace, layer: Layer, x: Array, unit: Sequence[int], channel: int | None) -> np.ndarray:

@@ -36,6 +36,9 @@ class Layer:
         multiply_adds: of its convolutions and matrix products, taps on the padding included.
         parameters: how many it reads that no layer before it reads.
         view: what its units see of the input, a Field a spatial axis of the input.
+        value: the variable of the program that it hands on.
+        activated: the variables that its activation functions compute.
+        kernel: the variable of the kernel that it slides, or None.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Layer:
     parameters: int
     view: View
     value: core.Var = dataclasses.field(repr=False)
+    activated: tuple[core.Var, ...] = dataclasses.field(repr=False)
     kernel: Any = dataclasses.field(repr=False)
 
 
@@ -114,7 +118,7 @@ class _Draft:
     path: str
     kind: str
     named: bool
-    activation: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    activation: list[tuple[str, core.Var]] = dataclasses.field(default_factory=list)
     inputs: list[int] = dataclasses.field(default_factory=list)
     input_shape: tuple[int, ...] | None = None
     windows: list[tuple[Window, ...]] = dataclasses.field(default_factory=list)
@@ -192,8 +196,7 @@ class _Walk:
         draft.windows += [windows(eqn)] if windows(eqn) else []
         draft.multiply_adds += _kinds.multiply_adds(eqn)
         draft.kind = _kinds.averaging(draft.kind, eqn)
-        size = math.prod(shape_of(eqn.outvars[0]))
-        draft.activation += [(name, size) for name in _kinds.activation(eqn)]
+        draft.activation += [(name, eqn.outvars[0]) for name in _kinds.activation(eqn)]
         if eqn.primitive.name == "conv_general_dilated" and draft.kernel is None:
             draft.kernel = eqn.invars[1]
         read = set().union(*(self.read.get(var, set()) for var in variables)) - self.used
@@ -241,7 +244,11 @@ class _Walk:
     def _layer(self, draft: _Draft, number: int, names: dict[int, str], handed_on: set[Any]) -> Layer:
         value = _handed_on(draft.values, handed_on)
         # Not the maximum with which a normalisation keeps its variance from going below 0.
-        functions = [name for name, size in draft.activation if size == math.prod(shape_of(value))]
+        size = math.prod(shape_of(value))
+        sizes = [(math.prod(shape_of(var)), name, var) for name, var in draft.activation]
+        functions = [name for n, name, _ in sizes if n == size]
+        # Channels may be added up behind an activation function; the value is then smaller.
+        largest = max(math.prod(shape_of(var)) for var in draft.values)
         sources = dict.fromkeys(self._root(i) for i in draft.inputs)
         return Layer(
             name=names[number],
@@ -256,6 +263,7 @@ class _Walk:
             parameters=draft.parameters,
             view=self.views[value],
             value=value,
+            activated=tuple(var for n, _, var in sizes if n in (size, largest)),
             kernel=draft.kernel,
         )
 
