@@ -18,7 +18,7 @@ from flax import nnx
 
 import cnnjax
 from cnnjax import data, explain, models, train
-from experiments import classifier, commandline, run, workdir
+from experiments import classifier, commandline, run
 
 COMMAND = "experiments.images"
 WEIGHT_DECAY = 5e-2
@@ -156,9 +156,7 @@ def _draw(dataset: data.Dataset, probabilities: np.ndarray, path: Path) -> None:
 def load(path: Path) -> tuple[Any, train.TrainState]:
     """Read the net of a run, trained as far as its newest checkpoint."""
     model = build(len(run.trained(path, "images")["class_names"]), seed=0)
-    graphdef, state = train.create(model, optax.adamw(run.one_cycle(Config(), 1), weight_decay=WEIGHT_DECAY))
-    state, _ = train.checkpoint.restore(path / workdir.CHECKPOINTS, state)
-    return graphdef, state
+    return run.load(path, model, optax.adamw(run.one_cycle(Config(), 1), weight_decay=WEIGHT_DECAY))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from flax import nnx
 
 import cnnjax
 from cnnjax import data, explain, models, train
-from experiments import classifier, commandline, run, workdir
+from experiments import classifier, commandline, run
 
 COMMAND = "experiments.mnist"
 WEIGHT_DECAY = 1e-2
@@ -127,9 +127,7 @@ def _first_kernel(model: nnx.Module) -> np.ndarray:
 def load(path: Path) -> tuple[nnx.GraphDef[nnx.Module], train.TrainState]:
     """Read the model of a run, trained as far as its newest checkpoint."""
     model = build(run.trained(path, "mnist")["model"], seed=0)
-    graphdef, state = train.create(model, optax.adamw(run.one_cycle(Config(), 1), weight_decay=WEIGHT_DECAY))
-    state, _ = train.checkpoint.restore(path / workdir.CHECKPOINTS, state)
-    return graphdef, state
+    return run.load(path, model, optax.adamw(run.one_cycle(Config(), 1), weight_decay=WEIGHT_DECAY))
 
 
 if __name__ == "__main__":

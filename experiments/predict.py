@@ -1,7 +1,10 @@
 """Classify pictures with a trained run: python -m experiments.predict --workdir RUN FILE.png ..."""
 
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +21,17 @@ class Config:
     files: tuple[Path, ...]
     """Pictures; of one digit each for a run of experiments.mnist."""
     workdir: Path | None = None
-    """Folder of a run of experiments.mnist or experiments.images; by default the newest in runs/mnist."""
+    """Folder of a run of experiments.mnist or experiments.images; by default the newest in runs/mnist,
+    else the one that comes with cnnjax."""
+
+
+def classifier_of(path: Path) -> tuple[Any, train.TrainState, Sequence[str], Callable[[Path], np.ndarray]]:
+    """Read the net of a run, the names of its classes, and how it reads a file: (graphdef, state, names, read)."""
+    settings = run.trained(path, "mnist", "images")
+    if "class_names" in settings:
+        read = functools.partial(data.read_picture, size=settings["size"])
+        return *images.load(path), settings["class_names"], read
+    return *mnist.load(path), [str(digit) for digit in range(10)], data.read_digit
 
 
 def main() -> None:
@@ -27,15 +40,9 @@ def main() -> None:
         config = commandline.parse(Config, COMMAND)
         if not config.files:
             raise ValueError("there must be a picture to classify, got none. Name PNG or JPEG files.")
-        path = config.workdir or workdir.newest("mnist")
-        settings = run.trained(path, "mnist", "images")
-        if "class_names" in settings:
-            pictures = np.stack([data.read_picture(file, size=settings["size"]) for file in config.files])
-            graphdef, state = images.load(path)
-        else:
-            pictures = np.stack([data.read_digit(file) for file in config.files])
-            graphdef, state = mnist.load(path)
-        names = settings.get("class_names", range(10))
+        path = config.workdir or workdir.newest_or_shipped()
+        graphdef, state, names, read = classifier_of(path)
+        pictures = np.stack([read(file) for file in config.files])
     probabilities = train.predict(graphdef, state, pictures.astype(np.float32) / 255)
     for file, row in zip(config.files, probabilities, strict=True):
         best = np.argsort(-row)[:3]

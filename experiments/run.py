@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 import cnnjax
 import experiments
@@ -244,6 +245,21 @@ def trained(path: Path, *experiments: str) -> Mapping[str, Any]:
             f" Train one with python -m experiments.{experiments[0]}."
         )
     return meta
+
+
+def load(
+    path: Path, model: nnx.Module, tx: optax.GradientTransformation
+) -> tuple[nnx.GraphDef[nnx.Module], train.TrainState]:
+    """Read the net of a run, trained as far as its newest checkpoint.
+
+    Args:
+        path: the run's folder.
+        model: the untrained model.
+        tx: the optimiser that it was trained with; of a published run there is none.
+    """
+    published = (train.checkpoint.read_meta(path / workdir.CHECKPOINTS) or {}).get("published")
+    graphdef, state = train.create(model, optax.identity() if published else tx)
+    return graphdef, train.checkpoint.restore(path / workdir.CHECKPOINTS, state)[0]
 
 
 def finish(

@@ -15,6 +15,8 @@ RESULT, METRICS, CHECKPOINTS, LOCK = "result.json", "metrics.jsonl", "checkpoint
 DIVERGED = ("diverged.json", "diverged.npz")
 PICTURES = ("learning_curve", "confusion", "filters", "mistakes", "hardest", "worst", "median", "best")
 """What the experiments draw, as NAME.png."""
+SHIPPED = Path(__file__).parent / "lenet"
+"""A run of experiments.mnist to try things with: --data FOLDER on MNIST, published by experiments.publish."""
 
 
 def fresh(experiment: str) -> Path:
@@ -39,6 +41,11 @@ def newest(experiment: str) -> Path:
             f"there is no run in {root}. Name one with --workdir, or train with -m experiments.{experiment}."
         )
     return root / str(max(_numbers(root)))
+
+
+def newest_or_shipped() -> Path:
+    """Name the run of experiments.mnist that `fresh` made last, or where there is none the one that comes with it."""
+    return newest("mnist") if _numbers(Path("runs") / "mnist") else SHIPPED
 
 
 def _numbers(root: Path) -> list[int]:

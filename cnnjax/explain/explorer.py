@@ -83,7 +83,8 @@ def explorer(
     scores = described["layers"][-1]["shape"]
     if class_names is not None and (scores[:2] != [1, 1] or scores[2] != len(class_names)):
         raise ValueError(
-            f"explorer: class_names must be as many as the model has scores, got {len(class_names)} for the map {scores}."
+            f"explorer: class_names must be as many as the model has scores, got {len(class_names)} for a last layer of"
+            f" shape {tuple(scores)}."
         )
     described["classes"] = None if class_names is None else [str(name) for name in class_names]
     return Explorer(_page(described))
@@ -133,7 +134,8 @@ def _describe(model: nnx.Module, x: Any, channels: int) -> dict[str, Any]:
     picture = {"value": arrays.add(_map(x), key=source), "series": x.ndim == 3}
     last, ending = recipes[-1], traced.layers[-1].activation
     scores = arrays.add(_map(values[last.before]), key=last.before) if "softmax" in ending else layers[-1]["value"]
-    return {"title": type(model).__name__, "input": picture, "layers": layers, "scores": scores, "arrays": arrays.encoded}
+    title = type(model).__name__
+    return {"title": title, "input": picture, "layers": layers, "scores": scores, "arrays": arrays.encoded}
 
 
 def _layer(

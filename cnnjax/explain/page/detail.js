@@ -48,8 +48,9 @@ function story(layer, made, state) {
 
 function figures(layer, made, state, move) {
   const drawn = [];
+  const everything = isVector(layer) && layer.how.kind === "dense";
   const box = seen(layer, state.row, state.column);
-  if (layer.how.kind !== "input") {
+  if (layer.how.kind !== "input" && !everything) {
     const channel = inColour(layers[0]) ? 0 : Math.min(state.term ?? 0, layers[0].shape[2] - 1);
     drawn.push(figure(box ? `What it sees of the input: ${extentText(box)}` : "It sees nothing of the input", layers[0], state.layer === 1 ? channel : 0, box));
   }
@@ -159,9 +160,18 @@ function contributions(layer, made) {
     const cells = [name, terms, exact(product)].map((text) => element("td", { textContent: text }));
     return element("tr", {}, [...cells, element("td", { className: "wide" }, [bar])]);
   };
-  const rows = sorted.slice(0, MOST).map((one) => line(`unit ${one.channel}`, `${short(one.value)} × ${short(one.weight)}`, one.product));
+  const rows = sorted.slice(0, MOST).map((one) => line(unitName(layer, one.channel), `${short(one.value)} × ${short(one.weight)}`, one.product));
   if (rest.length) rows.push(line(`${rest.length} others`, "", total(rest.map((one) => one.product))));
   return [element("table", {}, [element("caption", { textContent: "The largest products" }), element("tbody", {}, rows)])];
+}
+
+// Which number of the maps before a flattening a unit is.
+function unitName(layer, channel) {
+  const source = ownerOf(layer.how.operands[0]);
+  if (source?.how.kind !== "flatten") return `unit ${channel}`;
+  const from = WORKED.flatten(source, 0, 0, channel);
+  const owner = ownerOf(from.from);
+  return owner ? `${owner.name}, map ${from.channel}, ${place(owner, from.row, from.column)}` : `unit ${channel}`;
 }
 
 function equation(layer, made) {
