@@ -1,7 +1,7 @@
 """How a layer makes one number: read off the model's program, in terms that a page can work again.
 
 Between what a layer reads and what it hands on there is at most one sum of products (or of a window), then a scale and
-a shift, then an activation function. What is anything else says so: its kind is "other".
+a shift, an activation function, and once more a scale and a shift. What is anything else says so: its kind is "other".
 """
 
 import math
@@ -13,24 +13,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from cnnjax.explain import _jaxpr, _kinds, _units
+from cnnjax.explain import _kinds, _units
 from cnnjax.explain._windows import shape_of, windows
 from cnnjax.explain.trace import Layer, Trace
 
 _MERGES = {"add": "add", "add_any": "add", "sub": "subtract", "mul": "multiply", "max": "max", "min": "min"}
+_MOVES = ("copy", "expand_dims", "reshape", "rev", "slice", "squeeze", "transpose")
 _REDUCTIONS = {"max": "max", "min": "min", "sum": "sum", "add": "sum"}
 
 
 class Recipe(NamedTuple):
     """What to compute, and from which values of the program.
 
-    kind: conv, dense, pool, same (the number at the same place), merge, concatenate, flatten or other.
-    facts: numbers of the kind: windows, groups, how a pool or a merge combines.
+    kind: conv, dense, pool, same (the number at the same place), merge, concatenate, moved (a flattening, a slice) or
+        other.
+    facts: numbers of the kind: windows, groups, how a pool or a merge combines; of what is moved the index, in what is
+        read, of each number.
     operands: what is read; of a convolution without the zeros that an op pads it with.
     kernel: of a convolution (*window, C_in // groups, C_out), of a dense layer (C_in, C_out).
     kernel_axes: how to transpose what the program holds to that.
     total: the sum itself.
     before: what the activation function is applied to.
+    after: what comes out of it.
     value: what is handed on.
     """
 
@@ -41,6 +45,7 @@ class Recipe(NamedTuple):
     kernel_axes: tuple[int, ...]
     total: core.Var
     before: core.Var
+    after: core.Var
     value: core.Var
 
 
@@ -70,11 +75,11 @@ class Program:
         total = found.eqn.outvars[0]
         if found.kind == "same":
             total = found.operands[0]
-        before = _before_activation(eqns, value, self.dependent)
+        before, after = _around_activation(eqns, value, self.dependent)
         if found.kind == "other" or (before is not total and not self._only_from(before, total)):
-            return Recipe("other", {}, (), None, (), value, value, value)
+            return Recipe("other", {}, (), None, (), value, value, value, value)
         kernel: Any = found.eqn.invars[1] if found.kind in ("conv", "dense") else None
-        return Recipe(found.kind, found.facts, found.operands, kernel, found.kernel_axes, total, before, value)
+        return Recipe(found.kind, found.facts, found.operands, kernel, found.kernel_axes, total, before, after, value)
 
     def between(self, value: core.Var, ends: set[Any]) -> list[core.JaxprEqn]:
         """The equations that make a value out of `ends`."""
@@ -86,18 +91,25 @@ class Program:
         return found[::-1]
 
     def needs(self, recipe: Recipe) -> list[Any]:
-        """The values that `affine` wants to know."""
-        eqns = self.between(recipe.before, {recipe.total})
-        made = {recipe.total, *(var for eqn in eqns for var in eqn.outvars)}
+        """The values that `affine` wants to know, of a recipe that is not "other"."""
+        ends = [(recipe.total, recipe.before), (recipe.after, recipe.value)]
+        return [var for start, end in ends for var in (start, end, *self._others(start, end))]
+
+    def _others(self, start: core.Var, end: core.Var) -> list[Any]:
+        """What is read on the way from one value to another."""
+        eqns = self.between(end, {start})
+        made = {start, *(var for eqn in eqns for var in eqn.outvars)}
         read = [atom for eqn in eqns for atom in eqn.invars if not isinstance(atom, core.Literal)]
-        return [recipe.total, recipe.before, *dict.fromkeys(var for var in read if var not in made)]
+        return list(dict.fromkeys(var for var in read if var not in made))
 
-    def affine(self, recipe: Recipe, values: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray] | None:
-        """The scale and the shift between the sum and what is activated, None if there is more between them.
+    def affine(
+        self, total: core.Var, before: core.Var, values: Mapping[Any, Any]
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The scale and the shift that make one value of the program another, None if it takes more than that.
 
-        Each has the shape of what is activated, but 1 along axes where it does not change.
+        Each has the shape of what is made, but 1 along axes where it does not change.
         """
-        total, before, *others = self.needs(recipe)
+        others = self._others(total, before)
         eqns = self.between(before, {total})
         chain = self.jaxpr.replace(constvars=[], invars=[total, *others], outvars=[before], eqns=eqns)
         function = core.jaxpr_as_fun(core.ClosedJaxpr(chain, ()))
@@ -126,20 +138,18 @@ class Program:
         heavy = [eqn for eqn in eqns if _kinds.heavy(eqn) or eqn.primitive.name.startswith("reduce_")]
         joining = [eqn for eqn in eqns if len(self._read(eqn)) > 1]
         mixing = [eqn for eqn in eqns if _kinds.mixes(eqn) and eqn.primitive.name != "pad"]
-        # Behind the sum of an average that leaves its shape alone stands the softmax of a model that ends in one.
-        eqns_of_softmax = [eqn for eqn in eqns if _jaxpr.function(eqn) in ("softmax", "log_softmax")]
-        heavy, joining, mixing = ([e for e in es if e not in eqns_of_softmax] for es in (heavy, joining, mixing))
+        # An activation function may be several equations: the sum of a softmax is no pool.
+        heavy, joining, mixing = ([e for e in es if not _kinds.activation(e)] for es in (heavy, joining, mixing))
         if not eqns:
             return _Core("other", self.eqns[0])
         if len(heavy) == 1 and not joining:
             return self._of_heavy(heavy[0], mixing)
         if len(joining) == 1 and not heavy:
             return self._of_joining(joining[0], mixing)
-        if heavy or joining or len(mixing) > 1:
+        if heavy or joining:
             return _Core("other", eqns[-1])
         if mixing:
-            whole = mixing[0].primitive.name == "reshape" and eqns[0] is mixing[0]
-            return _Core("flatten" if whole else "other", mixing[0], {}, tuple(self._read(mixing[0])))
+            return self._of_moves(mixing[-1])
         return _Core("same", eqns[0], {}, tuple(self._read(eqns[0])))
 
     def _of_heavy(self, eqn: core.JaxprEqn, mixing: Sequence[core.JaxprEqn]) -> _Core:
@@ -196,6 +206,18 @@ class Program:
         how = _MERGES.get(eqn.primitive.name)
         return _Core("merge", eqn, {"how": how}, operands) if how and len(operands) == 2 else _Core("other", eqn)
 
+    def _of_moves(self, last: core.JaxprEqn) -> _Core:
+        """Numbers that only change their place: where each comes from is what becomes of their indices."""
+        eqns = self.between(last.outvars[0], self.ends - {last.outvars[0]})
+        made = {var for eqn in eqns for var in eqn.outvars}
+        read = {var for eqn in eqns for var in self._read(eqn)} - made
+        if len(read) != 1 or any(eqn.primitive.name not in _MOVES for eqn in eqns):
+            return _Core("other", last)
+        chain = self.jaxpr.replace(constvars=[], invars=[*read], outvars=[*last.outvars], eqns=eqns)
+        shape = shape_of(*read)
+        (places,) = core.jaxpr_as_fun(core.ClosedJaxpr(chain, ()))(jnp.arange(math.prod(shape)).reshape(shape))
+        return _Core("moved", last, {"places": np.asarray(places)}, tuple(read))
+
     def _unpadded(self, var: Any) -> tuple[Any, tuple[int, ...]]:
         """What an op padded with zeros before it called lax, and how many it put before each spatial axis."""
         eqn = next((eqn for eqn in self.eqns if var in eqn.outvars), None)
@@ -217,14 +239,14 @@ def _facts(eqn: core.JaxprEqn, lows: Sequence[int]) -> list[dict[str, int]]:
     ]
 
 
-def _before_activation(eqns: Sequence[core.JaxprEqn], value: core.Var, dependent: set[Any]) -> Any:
-    """What the first activation function of a layer is applied to; the value itself if there is none."""
+def _around_activation(eqns: Sequence[core.JaxprEqn], value: core.Var, dependent: set[Any]) -> tuple[Any, Any]:
+    """What the activation function of a layer is applied to and what comes out; twice the value if there is none."""
     size = math.prod(shape_of(value))
-    for eqn in eqns:
-        if _kinds.activation(eqn) and math.prod(shape_of(eqn.outvars[0])) == size:
-            read = [a for a in eqn.invars if not isinstance(a, core.Literal) and a in dependent]
-            return next(var for var in read if math.prod(shape_of(var)) == size)
-    return value
+    found = [eqn for eqn in eqns if _kinds.activation(eqn) and math.prod(shape_of(eqn.outvars[0])) == size]
+    if not found:
+        return value, value
+    read = [a for a in found[0].invars if not isinstance(a, core.Literal) and a in dependent]
+    return next(var for var in read if math.prod(shape_of(var)) == size), found[-1].outvars[0]
 
 
 def _squeezed(array: np.ndarray) -> np.ndarray:

@@ -66,6 +66,8 @@ def own_layer(
         return kind(eqn) if pools else None
     if name in _MOVES:
         return None
+    if name == "concatenate" and sum(view is not None for view in operands) > 1:
+        return kind(eqn)
     unchanged = all(len(a.first) == len(b.first) for a, b in zip(before, views[0], strict=True))
     return None if unchanged and name in ("slice", "concatenate", "split", "rev", "copy") else kind(eqn)
 

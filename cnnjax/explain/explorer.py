@@ -159,10 +159,15 @@ def _layer(
         "sees": [_seen(field, values[recipe.value].ndim) for field in layer.view],
         "how": {"kind": recipe.kind},
     }
-    follows = program.affine(recipe, values) if recipe.kind not in ("other", "flatten", "concatenate") else None
-    if recipe.kind == "other" or (follows is None and recipe.kind not in ("flatten", "concatenate")):
+    if recipe.kind == "other":
+        return described
+    before = program.affine(recipe.total, recipe.before, values)
+    after = program.affine(recipe.after, recipe.value, values)
+    if before is None or after is None:
         return described
     how = {"kind": recipe.kind, **recipe.facts}
+    if "places" in how:
+        how["places"] = arrays.add(_map(how["places"]))
     if "windows" in how and len(how["windows"]) == 1:
         how["windows"] = [{"size": 1, "stride": 1, "low": 0, "dilation": 1, "holes": 1}, *how["windows"]]
     how["operands"] = [arrays.add(_map(values[var]), key=var) for var in recipe.operands]
@@ -171,8 +176,7 @@ def _layer(
         kernel = kernel[None, None] if recipe.kind == "dense" else kernel[None] if kernel.ndim == 3 else kernel
         how["kernel"] = arrays.add(kernel[..., shown])
         how["outputs"] = kernel.shape[-1]
-    if follows is not None:
-        how["scale"], how["shift"] = (arrays.add(_aligned(array)) for array in follows)
+    how["before"], how["after"] = ([arrays.add(_aligned(array)) for array in pair] for pair in (before, after))
     described["how"] = how
     return described
 

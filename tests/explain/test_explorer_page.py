@@ -1,5 +1,6 @@
-"""The explorer in a real browser: its numbers are the model's, by mouse and by keyboard, at any width, light and dark."""
+"""The explorer in a real browser: its numbers are the model's, by mouse, by keyboard, at any width, light and dark."""
 
+import functools
 import re
 import shutil
 from typing import Any
@@ -28,7 +29,7 @@ pytestmark = [
 
 SIZES = pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["1280", "390"])
 FUNCTIONS = {
-    "relu": jax.nn.relu, "relu6": jax.nn.relu6, "gelu": jax.nn.gelu, "tanh": jnp.tanh, "silu": jax.nn.silu,
+    "relu": jax.nn.relu, "relu6": jax.nn.relu6, "gelu": functools.partial(jax.nn.gelu, approximate=False), "tanh": jnp.tanh, "silu": jax.nn.silu,
     "sigmoid": jax.nn.sigmoid,
 }  # fmt: skip
 
@@ -104,7 +105,7 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "mobilenet": (lambda rngs: models.MobileNetV2(width=0.25, num_classes=10, rngs=rngs), (32, 32, 3)),
     "unet": (lambda rngs: models.UNet(rank=2, channels=1, num_classes=3, widths=(4, 6), rngs=rngs), (16, 16, 1)),
     "tcn": (lambda rngs: models.TCN(channels=2, widths=(6, 6, 8), rngs=rngs), (40, 2)),
-    "resnet1d": (lambda rngs: models.ResNet1d(channels=1, rngs=rngs), (256, 1)),
+    "resnet1d": (lambda rngs: models.ResNet1d(blocks=(1, 1), width=8, rngs=rngs), (512, 1)),
     "stock": (Stock, (18, 16, 3)),
 }
 
@@ -114,10 +115,17 @@ def _number(text):
 
 
 def _shown(browser, *, layer, channel, place):
-    """The sum, what is activated, and the value, as they stand on the page for one number; None if one does not."""
+    """What stands on the page for one number: the sum, what is activated, the scale and shift behind, the value."""
     browser.execute_script("choose(...arguments[0]); move(...arguments[1])", [layer, channel], place)
     find = "return ['sum', 'before', 'value'].map(id => document.getElementById(id)?.textContent ?? null)"
-    return [text and _number(text) for text in browser.execute_script(find)]
+    total, before, value = (text and _number(text) for text in browser.execute_script(find))
+    behind = re.search(r", then [^×+−]*( × (?P<scale>[−.\d]+))?( (?P<sign>[+−]) (?P<shift>[.\d]+))?: ", _text(browser))
+    scale, sign, shift = behind.group("scale", "sign", "shift") if behind else (None, None, None)
+    return total, before, (_number(scale or "1"), _number(f"{sign or ''}{shift or 0}")), value
+
+
+def _text(browser):
+    return browser.execute_script("return document.getElementById('equation').textContent")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -138,14 +146,15 @@ def test_works_out_the_numbers_of_the_model(show, name):
         height, width, _ = value.shape
         for channel in {channels[0], channels[-1]}:
             for place in {(0, 0), (height // 2, width // 3), (height - 1, width - 1)}:
-                total, before, shown = _shown(browser, layer=index, channel=channel, place=place)
-                before = total if before is None else before
-                for function in activation:
-                    if function != "softmax":
-                        before = FUNCTIONS[function](before)
+                total, before, after, shown = _shown(browser, layer=index, channel=channel, place=place)
                 np.testing.assert_allclose(shown, value[*place, channel], rtol=1e-4, atol=1e-4, err_msg=layer)
-                if "softmax" not in activation:
-                    np.testing.assert_allclose(before, value[*place, channel], rtol=1e-4, atol=1e-4, err_msg=layer)
+                if "softmax" in activation:
+                    continue
+                made = total if before is None else before
+                for function in activation:
+                    made = FUNCTIONS[function](made)
+                made = made * after[0] + after[1]
+                np.testing.assert_allclose(made, value[*place, channel], rtol=1e-4, atol=1e-4, err_msg=layer)
 
 
 def test_layers_that_are_more_than_one_sum_show_their_number(show):
@@ -188,10 +197,10 @@ def test_a_click_chooses_a_map_and_hovering_moves_over_it(show, size):
     assert browser.find_element(By.ID, "heading").text.startswith("convs.0 · map 5 · row ")
     assert _map_button(browser, 1, 5).get_attribute("aria-pressed") == "true"
     assert len(browser.find_elements(By.CSS_SELECTOR, '#flow [aria-pressed="true"]')) == 1
-    frame = browser.find_element(By.CSS_SELECTOR, ".own .frame")
     seen = set()
     for dx, dy in [(-0.4, -0.4), (0.0, 0.0), (0.3, -0.2)]:
         frame = browser.find_element(By.CSS_SELECTOR, ".own .frame")
+        browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", frame)
         width, height = frame.size["width"], frame.size["height"]
         ActionChains(browser).move_to_element_with_offset(frame, int(dx * width), int(dy * height)).perform()
         heading, equation = _texts(browser, "heading", "equation")
@@ -246,15 +255,11 @@ def test_the_products_shown_are_those_of_the_window_and_the_filter(show):
 def test_shows_what_a_number_sees_of_the_picture(show):
     model, picture = models.LeNet5(rngs=nnx.Rngs(0)), _picture(28, 28, 1)
     browser = show(explain.explorer(model, picture))
-    field = explain.receptive_field(model, picture[None])
-    for index, name in enumerate(browser.execute_script("return layers.slice(1).map(layer => layer.name)"), start=1):
-        height, width = browser.execute_script("return layers[arguments[0]].shape", index)[:2]
-        if height == width == 1:
-            continue
-        browser.execute_script("choose(arguments[0], 0); move(...arguments[1])", index, [height // 2, width // 2])
+    # By hand: 5 × 5 filters, pools of 2 × 2 with stride 2 between them.
+    for index, size in {1: 5, 2: 6, 3: 14, 4: 16}.items():
+        browser.execute_script("choose(arguments[0], 0); move(2, 2)", index)
         caption = browser.find_element(By.CSS_SELECTOR, "#figures figcaption").text
-        sizes = " × ".join(str(min(size, 28)) for size in field[name].size)
-        assert caption == f"What it sees of the input: {sizes} pixels", name
+        assert caption == f"What it sees of the input: {size} × {size} pixels"
 
 
 def test_the_softmax_is_worked_out(show):

@@ -79,10 +79,11 @@ const WORKED = {
     return null;
   },
 
-  flatten(layer, row, column, channel) {
+  moved(layer, row, column, channel) {
     const [number] = layer.how.operands;
     const [, width, depth] = arrays[number].shape;
-    const from = { row: Math.floor(channel / (width * depth)), column: Math.floor(channel / depth) % width, channel: channel % depth };
+    const index = at(arrays[layer.how.places], row, column, channel);
+    const from = { row: Math.floor(index / (width * depth)), column: Math.floor(index / depth) % width, channel: index % depth };
     return { ...from, from: number, sum: at(arrays[number], from.row, from.column, from.channel) };
   },
 };
@@ -95,14 +96,15 @@ function largest(values) {
   return values.reduce((best, value) => Math.max(best, value), -Infinity);
 }
 
-// The sum, what a scale and a shift make of it, and the value that the model itself computed.
+// The sum, what a scale and a shift make of it, those behind the activation function, and the model's own value.
 function worked(layer, row, column, channel) {
   const value = valueOf(layer, row, column, channel);
-  const made = (WORKED[layer.how.kind] ?? (() => null))(layer, row, column, channel);
+  const { how } = layer;
+  const made = (WORKED[how.kind] ?? (() => null))(layer, row, column, channel);
   if (made === null) return { value };
-  const scale = layer.how.scale === undefined ? 1 : at(arrays[layer.how.scale], row, column, channel);
-  const shift = layer.how.shift === undefined ? 0 : at(arrays[layer.how.shift], row, column, channel);
-  return { ...made, scale, shift, before: scale * made.sum + shift, value };
+  const [scale, shift] = how.before.map((number) => at(arrays[number], row, column, channel));
+  const after = how.after.map((number) => at(arrays[number], row, column, channel));
+  return { ...made, scale, shift, before: scale * made.sum + shift, after, value };
 }
 
 // The pixels [first, last] that a number sees along the rows and columns of the input; null if none.

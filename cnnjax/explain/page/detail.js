@@ -39,8 +39,8 @@ function story(layer, made, state) {
       return `Branches meet: the numbers at the same place of ${how.operands.map(nameOf).join(" and ")}.`;
     case "concatenate":
       return `Maps put side by side: this one is map ${made.channel} of ${nameOf(made.from)}.`;
-    case "flatten":
-      return `The maps laid out in a row: this is row ${made.row}, column ${made.column} of map ${made.channel} of ${nameOf(made.from)}.`;
+    case "moved":
+      return `A number of ${nameOf(made.from)} in another place: there it is ${[`map ${made.channel}`, placeIn(made)].filter(Boolean).join(", ")}.`;
     default:
       return "This layer is more than one sum: its number is shown as the model computed it.";
   }
@@ -165,11 +165,16 @@ function contributions(layer, made) {
   return [element("table", {}, [element("caption", { textContent: "The largest products" }), element("tbody", {}, rows)])];
 }
 
+function placeIn({ from, row, column }) {
+  const owner = ownerOf(from);
+  return owner ? place(owner, row, column) : "";
+}
+
 // Which number of the maps before a flattening a unit is.
 function unitName(layer, channel) {
   const source = ownerOf(layer.how.operands[0]);
-  if (source?.how.kind !== "flatten") return `unit ${channel}`;
-  const from = WORKED.flatten(source, 0, 0, channel);
+  if (source?.how.kind !== "moved") return `unit ${channel}`;
+  const from = WORKED.moved(source, 0, 0, channel);
   const owner = ownerOf(from.from);
   return owner ? `${owner.name}, map ${from.channel}, ${place(owner, from.row, from.column)}` : `unit ${channel}`;
 }
@@ -177,15 +182,19 @@ function unitName(layer, channel) {
 function equation(layer, made) {
   const strong = (value) => element("output", { id: "value", textContent: exact(value) });
   if (made.sum === undefined) return [strong(made.value)];
-  const { how } = layer;
   const words = [`${sumText(layer, made)} = `, element("span", { id: "sum", textContent: exact(made.sum) })];
-  if (how.kind === "same") words.shift();
-  if (made.scale !== 1) words.push(` × ${exact(made.scale)}`);
-  if (made.shift !== 0) words.push(` ${made.shift < 0 ? "\u2212" : "+"} ${exact(Math.abs(made.shift))}`);
-  if (made.scale !== 1 || made.shift !== 0) words.push(" = ", element("span", { id: "before", textContent: exact(made.before) }));
-  if (layer.activation.length) words.push(`, then ${layer.activation.join(", ")}: `, strong(made.value));
-  else words.push(element("output", { id: "value", hidden: true, textContent: exact(made.value) }));
-  return words;
+  if (layer.how.kind === "same") words.shift();
+  const follows = times(made.scale, made.shift);
+  words.push(follows);
+  if (follows) words.push(" = ", element("span", { id: "before", textContent: exact(made.before) }));
+  if (!layer.activation.length) return [...words, element("output", { id: "value", hidden: true, textContent: exact(made.value) })];
+  const functions = layer.activation.join(", ");
+  return [...words, `, then ${functions}${times(...made.after)}: `, strong(made.value)];
+}
+
+function times(scale, shift) {
+  const factor = scale === 1 ? "" : ` × ${exact(scale)}`;
+  return shift === 0 ? factor : `${factor} ${shift < 0 ? "\u2212" : "+"} ${exact(Math.abs(shift))}`;
 }
 
 function sumText({ how }, made) {
