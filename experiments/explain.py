@@ -130,8 +130,10 @@ def _index(title: str, captions: dict[str, str]) -> str:
     """The gallery as a page."""
     style = "body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }"
     parts = [
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">',
-        f"<title>What {title} sees</title>\n<style>{style} img {{ max-width: 100% }} figure {{ margin: 2rem 0 }}</style>",
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>What {title} sees</title>",
+        f"<style>{style} img {{ max-width: 100% }} figure {{ margin: 2rem 0 }}</style>",
         f'<h1>What {title} sees</h1>\n<p><a href="explorer.html">Walk through it</a>: every map, every number.</p>',
     ]
     for name, caption in captions.items():

@@ -211,7 +211,7 @@ def torch_net():
             theirs.weight.copy_(torch.tensor(np.asarray(ours.kernel[...]).transpose(3, 2, 0, 1).copy()))
             theirs.bias.copy_(torch.tensor(np.array(ours.bias[...])))
         net[7].weight.copy_(torch.tensor(np.asarray(NET.out.kernel[...]).T.copy()))
-        net[7].bias.copy_(torch.tensor(np.array(NET.out.bias[...])))
+        net[7].bias.copy_(torch.tensor(np.array(nnx.state(NET)["out"]["bias"][...])))
     return torch, net
 
 
@@ -263,8 +263,9 @@ def test_deconvnet_is_pytorchs(torch_net, unit):
 
 def test_deconvnet_of_one_filter_is_the_filter():
     kernel = _x(3, 3, 2, 1, seed=3)
-    model = nnx.Sequential(nn.Conv2d(2, 1, 3, padding="VALID", use_bias=False, rngs=nnx.Rngs(0)), jax.nn.relu)
-    model.layers[0].kernel[...] = kernel
+    conv = nn.Conv2d(2, 1, 3, padding="VALID", use_bias=False, rngs=nnx.Rngs(0))
+    conv.kernel[...] = kernel
+    model = nnx.Sequential(conv, jax.nn.relu)
     x = np.zeros((2, 6, 7, 2), np.float32)
     x[0, 1:4, 2:5], x[1, 3:6, 0:3] = kernel[..., 0], 2 * kernel[..., 0]
     seen = np.asarray(explain.deconvnet(model, x, layer="layers.0", channel=0))
