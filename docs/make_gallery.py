@@ -1,27 +1,25 @@
-"""Make docs/gallery.md and its pictures: python -m docs.make_gallery [RUN], with a run of experiments.mnist.
+"""Make docs/gallery.md, its pictures and docs/explorer.html: python -m docs.make_gallery.
 
 The code under each picture is the code that made it.
 """
 
 import ast
-import sys
 from pathlib import Path
 from typing import Any
-
-from experiments import workdir
 
 FOLDER = Path(__file__).parent
 
 PRELUDE = """\
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from cnnjax import data, explain, models, train
-from experiments import mnist
+from experiments import mnist, workdir
 
 digits = data.load("mnist", "embedded")
 image = digits.test["image"][7:8] / np.float32(255)              # (1, 28, 28, 1)
-model = train.merge(*mnist.load(run))                            # a LeNet trained by python -m experiments.mnist
+model = train.merge(*mnist.load(workdir.SHIPPED))                # a LeNet trained by python -m experiments.mnist
 """
 
 # File name, what one sees, and the code that makes it.
@@ -51,11 +49,29 @@ explain.plot_filters(explain.kernels(model, image)["convs.0"])"""),
 explain.plot_activations(explain.activations(model, image)["max_pool2d"])"""),
     ("receptive_field.png", "What one unit of the third convolution could see, and what it does look at.", """\
 explain.plot_receptive_field(model, image, layer="convs.2")"""),
+    ("attribution.png", "Which pixels speak for the digit that it reads: five ways to ask.", """\
+explain.plot_attribution(image, {
+    "saliency": explain.saliency(model, image),
+    "integrated gradients": explain.integrated_gradients(model, image),
+    "occlusion": explain.occlusion(model, image, window=4, stride=2),
+    "Grad-CAM": explain.grad_cam(model, image),
+    "guided backprop": explain.guided_backprop(model, image),
+})"""),
+    ("patches.png", "What excites units of the third convolution most, among a thousand digits.", """\
+explain.plot_patches(explain.top_patches(
+    model, digits.test["image"] / np.float32(255), layer="norms.2", channels=[0, 9, 20, 41], k=9))"""),
+    ("features.png", "What the same channels would like to see: pictures climbed to, not taken.", """\
+explain.plot_pictures(
+    explain.visualize_feature(jax.random.key(0), model, (28, 28, 1), layer="norms.2", channels=[0, 9, 20, 41]),
+    titles=[f"channel {channel}" for channel in (0, 9, 20, 41)], columns=4)"""),
     ("confusion.png", "Which digit is taken for which.", """\
-answers = train.predict(*mnist.load(run), digits.test["image"] / np.float32(255)).argmax(1)
+answers = train.predict(*mnist.load(workdir.SHIPPED), digits.test["image"] / np.float32(255)).argmax(1)
 explain.plot_confusion(
     explain.confusion_matrix(digits.test["label"], answers, num_classes=10), class_names=digits.class_names)"""),
 ]  # fmt: skip
+
+EXPLORER = """\
+explain.explorer(model, image[0], digits.class_names)"""
 
 SUMMARY = """\
 explain.summary(models.LeNet5(rngs=nnx.Rngs(0)), jnp.zeros((1, 28, 28, 1)))"""
@@ -72,15 +88,14 @@ def evaluate(code: str, names: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Draw everything and write the page."""
-    run = Path(sys.argv[1]) if len(sys.argv) > 1 else workdir.newest("mnist")
-    names: dict[str, Any] = {"run": run}
+    names: dict[str, Any] = {}
     exec(PRELUDE, names)
     (FOLDER / "gallery").mkdir(exist_ok=True)
     page = [
         "# Gallery",
         "Every picture is one call of `cnnjax.explain`, which returns a matplotlib Figure or an animation and neither"
-        " shows nor saves it. This page is made by `python -m docs.make_gallery RUN`, from a run of"
-        " `python -m experiments.mnist`; the code below each picture is the code that drew it.",
+        " shows nor saves it. This page is made by `python -m docs.make_gallery`; the code below each picture is the"
+        " code that drew it. `python -m experiments.explain` makes a gallery of a net of yours.",
         f"```python\n{PRELUDE}```",
     ]
     for name, caption, code in PICTURES:
@@ -88,6 +103,11 @@ def main() -> None:
         write = picture.save if name.endswith(".gif") else picture.savefig
         write(FOLDER / "gallery" / name)
         page.append(f"**{caption}**\n\n![{caption}](gallery/{name})\n\n```python\n{code}\n```")
+    evaluate(EXPLORER, names).save(FOLDER / "explorer.html")
+    page.append(
+        "**[The explorer](explorer.html)**, a page to walk through any net, and see how every number of every map is"
+        f" made. Download it and open it in a browser; a notebook shows it in place.\n\n```python\n{EXPLORER}\n```"
+    )
     table = str(evaluate(SUMMARY, names))
     page.append(
         f"**The whole arithmetic of a net, ours or a stock one.**\n\n```\n{table}\n```\n\n```python\n{SUMMARY}\n```"

@@ -226,6 +226,11 @@ def _resumed(
 
 
 def _check_settings(path: Path, meta: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    if meta.get("published"):
+        raise ValueError(
+            f"--resume needs the state of the optimiser, but {path} was published without it."
+            " Go on with the run that it was made of, or start a new one with another --workdir."
+        )
     for name, value in settings.items():
         if meta.get(name, value) != value:
             raise ValueError(
