@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
@@ -96,10 +96,9 @@ def interruption(command: str, advice: str) -> Iterator[Asked]:
     Ctrl-C does not wait for the run to be saved.
     """
     asked = Asked(command)
-    # Orbax logs what it raises, once for every thread that the error comes through.
-    log = logging.getLogger("absl")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    # Orbax logs what it raises, once for every thread that the error comes through, and asyncio what nobody waits for.
+    logs = {name: logging.getLogger(name).level for name in ("absl", "asyncio")}
+    _set_levels(dict.fromkeys(logs, logging.CRITICAL))
     loud, quiet = sys.unraisablehook, _without_closed_loops(sys.unraisablehook)
     sys.unraisablehook = quiet
     try:
@@ -110,11 +109,17 @@ def interruption(command: str, advice: str) -> Iterator[Asked]:
     except FloatingPointError as error:
         _leave(command, error, 1)
     except OSError as error:
-        loud = quiet  # until the process ends
+        # Until the process ends: what else fails for the same reason may still be on its way.
+        loud, logs = quiet, {}
         _leave(command, f"{error} {advice}", 1)
     finally:
-        log.setLevel(level)
+        _set_levels(logs)
         sys.unraisablehook = loud
+
+
+def _set_levels(levels: Mapping[str, int]) -> None:
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _without_closed_loops(hook: Callable[[Any], object]) -> Callable[[Any], object]:

@@ -160,7 +160,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(name, command, monkeypatch,
     assert run(monkeypatch, module, *arguments, "--epochs", 2, "--workdir", "whole") == 0
     restore = interrupted(monkeypatch, after=1)
     assert run(monkeypatch, module, *arguments, "--epochs", 2, "--workdir", "broken") == 130
-    assert "go on with the same options and --workdir broken --resume." in capsys.readouterr().err
+    assert "Go on with the same options and --workdir broken --resume." in capsys.readouterr().err
     restore()
     assert run(monkeypatch, module, *arguments, "--epochs", 2, "--workdir", "broken", "--resume") == 0
     whole, resumed = (json.loads(Path(folder, "result.json").read_text()) for folder in ("whole", "broken"))
