@@ -1,6 +1,7 @@
 """Make docs/gallery.md, its pictures and docs/explorer.html: python -m docs.make_gallery.
 
-The code under each picture is the code that made it.
+The code under each picture is the code that made it. docs/explorer.png is what a browser shows of the page:
+chromium --headless=new --hide-scrollbars --window-size=1280,1130 --screenshot=docs/explorer.png docs/explorer.html
 """
 
 import ast

@@ -16,7 +16,8 @@ function drawDetail(state, move, chooseTerm) {
 }
 
 function nameOf(number) {
-  return ownerOf(number)?.name ?? "what stands before it";
+  const owner = ownerOf(number);
+  return owner === input ? "the input" : (owner?.name ?? "what stands before it");
 }
 
 function story(layer, made, state) {
