@@ -61,9 +61,10 @@ def deconvnet(model: nnx.Module, x: ArrayLike, *, layer: str, channel: int, unit
             return maps[..., channel].reshape(len(x), -1)
 
         units, back = jax.vjp(values, x)
-        chosen = (
-            units.argmax(1) if at is None else jnp.full(len(x), np.ravel_multi_index(at, found.shape[1:-1] or (1,)))
-        )
+        # A layer without spatial axes has one unit a channel.
+        spatial = found.shape[1:-1]
+        one = np.ravel_multi_index(at, spatial) if at else 0
+        chosen = units.argmax(1) if at is None else jnp.full(len(x), one)
         mask = jnp.arange(units.shape[1]) == chosen[:, None]
         return back(jnp.where(mask, units, 0))[0]
 

@@ -36,6 +36,9 @@ class Explorer(NamedTuple):
         """Write the page to a file, for any browser."""
         Path(path).write_text(self.html, encoding="utf-8")
 
+    def __repr__(self) -> str:
+        return f"Explorer({len(self.html):,} characters)"
+
     def _repr_html_(self) -> str:
         page = html.escape(self.html, quote=True)
         return f'<iframe srcdoc="{page}" title="explorer" style="width:100%;height:860px;border:0"></iframe>'

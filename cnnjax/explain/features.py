@@ -149,6 +149,8 @@ def _fourier(key: Array, shape: Sequence[int]) -> tuple[Array, Callable[[Array],
 def _moved(key: Array, x: Array, jitter: float, rotation: float, zoom: float) -> Array:
     """Every example shifted at random; pictures also by fractions of a pixel, turned and zoomed."""
     n, rank = len(x), x.ndim - 2
+    if not (jitter or rotation or zoom):
+        return x
     draws = jax.random.uniform(key, (n, rank + 2), minval=-1, maxval=1)
     shift = draws[:, :rank] * jitter
     if rank != 2:

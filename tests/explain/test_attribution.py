@@ -281,6 +281,12 @@ def test_deconvnet_puts_back_where_the_maximum_was():
         np.testing.assert_array_equal(seen.ravel(), expected)
 
 
+def test_deconvnet_of_a_layer_without_places_has_one_unit():
+    every = explain.deconvnet(NET, X, layer="out", channel=1)
+    assert np.asarray(every).any()
+    np.testing.assert_array_equal(explain.deconvnet(NET, X, layer="out", channel=1, unit=()), every)
+
+
 @pytest.mark.parametrize(
     "relu",
     [
