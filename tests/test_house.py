@@ -117,6 +117,12 @@ def test_import_loads_nothing_heavy():
     assert json.loads(run.stdout) == []
 
 
+def test_no_two_test_files_share_a_name():
+    # pytest imports them by their bare names.
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 # How a public function looks.
 
 CONVENTIONAL = [PACKAGE / "ops", PACKAGE / "explain", PACKAGE / "data" / "augment.py"]

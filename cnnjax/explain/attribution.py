@@ -36,7 +36,8 @@ def plot_attribution(x: ArrayLike, maps: Mapping[str, ArrayLike]) -> "Figure":
 
     Example:
         >>> model, x = models.LeNet5(rngs=nnx.Rngs(0)), jnp.ones((2, 28, 28, 1))
-        >>> figure = plot_attribution(x, {"saliency": saliency(model, x), "Grad-CAM": grad_cam(model, x)})
+        >>> maps = {"saliency": explain.saliency(model, x), "Grad-CAM": explain.grad_cam(model, x)}
+        >>> figure = plot_attribution(x, maps)
         >>> [axes.get_title() for axes in figure.axes[:3]]
         ['input', 'saliency', 'Grad-CAM']
 
@@ -58,7 +59,8 @@ def plot_attribution(x: ArrayLike, maps: Mapping[str, ArrayLike]) -> "Figure":
     draw = _draw_series if series else _draw_picture
     for row in range(rows):
         for ax, heat in zip(axes[row * columns :], [None, *heats.values()], strict=False):
-            draw(ax, x[row], None if heat is None else heat[row])
+            # One row without values below zero keeps the colours of its column.
+            draw(ax, x[row], None if heat is None else _colours(heat[row], bool(heat.min() < 0)))
     for ax, title in zip(axes, ["input", *heats], strict=False):
         ax.set_title(title, parse_math=False)
     if any(heat.min() < 0 for heat in heats.values()):
@@ -85,13 +87,13 @@ def _of_places(title: str, heat: np.ndarray, x: np.ndarray) -> np.ndarray:
     return heat
 
 
-def _colours(heat: np.ndarray) -> np.ndarray:
+def _colours(heat: np.ndarray, signed: bool) -> np.ndarray:
     """Colours (..., 4), the stronger the clearer."""
     import matplotlib
 
     share = heat / max(float(np.abs(heat).max()), 1e-12)
     strength = np.sign(share) * np.abs(share) ** 0.5
-    if heat.min() < 0:
+    if signed:
         colours = matplotlib.colormaps[style.SIGNED](0.5 + 0.5 * strength)
     else:
         colours = matplotlib.colormaps[UNSIGNED](strength)
@@ -99,26 +101,26 @@ def _colours(heat: np.ndarray) -> np.ndarray:
     return colours
 
 
-def _draw_picture(ax: "Axes", picture: np.ndarray, heat: np.ndarray | None) -> None:
+def _draw_picture(ax: "Axes", picture: np.ndarray, colours: np.ndarray | None) -> None:
     style.bare(ax)
     low, high = float(picture.min()), float(picture.max())
     picture = (picture - low) / max(high - low, 1e-12)
     grey = picture.mean(-1)
-    if heat is None:
+    if colours is None:
         ax.imshow(picture if picture.shape[-1] == 3 else grey, cmap=style.GREY, vmin=0, vmax=1)
         return
     # On a light ground colours are told apart, so what is mostly dark is turned around.
     light = 1 - grey if np.median(grey) < 0.5 else grey
     ax.imshow(0.7 + 0.3 * light, cmap=style.GREY, vmin=0, vmax=1)
-    ax.imshow(_colours(heat))
+    ax.imshow(colours)
 
 
-def _draw_series(ax: "Axes", series: np.ndarray, heat: np.ndarray | None) -> None:
+def _draw_series(ax: "Axes", series: np.ndarray, colours: np.ndarray | None) -> None:
     n = len(series)
     ax.plot(series, linewidth=1, color=style.INK)
     low, high = ax.get_ylim()
-    if heat is not None:
-        ax.imshow(_colours(heat)[None], aspect="auto", extent=(-0.5, n - 0.5, low, high), zorder=0)
+    if colours is not None:
+        ax.imshow(colours[None], aspect="auto", extent=(-0.5, n - 0.5, low, high), zorder=0)
     ax.set_xlim(-0.5, n - 0.5)
     ax.set_ylim(low, high)
     ax.set_yticks([])

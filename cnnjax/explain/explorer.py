@@ -28,6 +28,10 @@ class Explorer(NamedTuple):
 
     Args:
         html: the page.
+
+    Example:
+        >>> Explorer("<p>a page</p>")
+        Explorer(13 characters)
     """
 
     html: str
@@ -37,6 +41,7 @@ class Explorer(NamedTuple):
         Path(path).write_text(self.html, encoding="utf-8")
 
     def __repr__(self) -> str:
+        # Without the page: a notebook stores this next to it.
         return f"Explorer({len(self.html):,} characters)"
 
     def _repr_html_(self) -> str:

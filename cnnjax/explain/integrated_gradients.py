@@ -41,8 +41,8 @@ def integrated_gradients(
     Example:
         >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
         >>> model.kernel[...] = jnp.array([[3.0], [-1.0]])
-        >>> integrated_gradients(model, jnp.array([[2.0, 1.0]]), baseline=1.0)
-        Array([[3., 0.]], dtype=float32)
+        >>> integrated_gradients(model, jnp.array([[2.0, 1.0]]), baseline=jnp.array([1.0, 2.0]))
+        Array([[3., 1.]], dtype=float32)
 
     Source:
         Sundararajan, Taly & Yan 2017, "Axiomatic Attribution for Deep Networks", sections 3 and 5; the sum there takes

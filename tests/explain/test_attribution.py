@@ -452,7 +452,7 @@ def _titles(figure):
 def test_plot_of_pictures():
     x = np.abs(_x(2, 6, 8, 3))
     signed, unsigned = np.zeros((2, 6, 8), np.float32), np.zeros((2, 6, 8, 3), np.float32)
-    signed[0, 1, 2], signed[0, 3, 3], unsigned[1, 4, 5] = -2, 8, 1
+    signed[0, 1, 2], signed[0, 3, 3], signed[1, 5, 5], unsigned[1, 4, 5] = -2, 8, 3, 1
     figure = explain.plot_attribution(x, {"a": signed, "b $": unsigned})
     # Two rows of three, and a legend for what has a sign.
     assert _titles(figure) == ["input", "a", "b $", "", "", "", ""]
@@ -461,6 +461,9 @@ def test_plot_of_pictures():
     assert colours[1, 2, 2] > colours[1, 2, 0]
     # The square root of a quarter is a half.
     np.testing.assert_allclose(colours[..., 3][[3, 1, 0], [3, 2, 0]], [1, 0.5, 0])
+    # A row without negative values is red as the rest of its column, not orange: more blue than green.
+    colours = figure.axes[4].images[1].get_array()
+    assert colours[5, 5, 2] > colours[5, 5, 1]
     colours = figure.axes[5].images[1].get_array()
     assert np.unravel_index(colours[..., 3].argmax(), (6, 8)) == (4, 5)
     figure.draw_without_rendering()
