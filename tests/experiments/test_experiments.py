@@ -169,6 +169,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(name, command, monkeypatch,
     assert rows("whole") == rows("broken")
 
 
+@pytest.mark.slow
 def test_steps_cut_an_epoch_short(recordings, monkeypatch):
     arguments = ["--data", recordings, "--width", 2, "--batch-size", 16, "--workdir", "run"]
     assert run(monkeypatch, spoken_digits, *arguments, "--steps", 4) == 0
@@ -188,6 +189,7 @@ def test_a_net_for_your_own_pictures_says_what_it_sees(pictures, monkeypatch, ca
     assert sum(line.split(": ")[1][0] == str(digit) for digit, line in enumerate(lines)) >= 7
 
 
+@pytest.mark.slow
 def test_broken_pictures_stop_or_are_left_out(pictures, monkeypatch, capsys):
     folder = Path("mine")
     for digit in ("3", "8"):

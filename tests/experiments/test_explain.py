@@ -109,6 +109,7 @@ def test_publishes_a_run_without_what_only_training_needs(digits, monkeypatch, c
     assert contents("net") == after
 
 
+@pytest.mark.slow
 def test_a_published_run_is_not_trained_further(digits, monkeypatch, capsys):
     assert run(monkeypatch, mnist, *fast(digits), "--steps", 5, "--workdir", "run") == 0
     assert run(monkeypatch, publish, "run", "net") == 0

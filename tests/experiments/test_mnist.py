@@ -46,7 +46,8 @@ def test_a_run_leaves_everything_behind(digits, monkeypatch, capsys):
     assert rows[-1]["test_accuracy"] == pytest.approx(result["test_accuracy"])
 
 
-@pytest.mark.parametrize("model", ["lenet5", pytest.param("mlp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["lenet5", "mlp"])
 def test_the_same_command_trains_the_other_models(model, digits, monkeypatch):
     arguments = ["--data", digits, "--batch-size", 32, "--epochs", 4, "--model", model, "--workdir", "run"]
     assert run(monkeypatch, mnist, *arguments, "--learning-rate", "0.01") == 0
@@ -83,6 +84,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(digits, monkeypa
     assert any(not np.array_equal(x, y) for x, y in zip(parameters("a"), parameters("c"), strict=True))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone_then_trained_further_then_replaced(digits, monkeypatch, capsys):
     arguments = [*fast(digits), "--workdir", "run"]
     assert run(monkeypatch, mnist, *arguments, "--epochs", 2) == 0
@@ -180,6 +182,7 @@ def test_bad_files_end_in_one_line_and_the_run_is_kept(digits, tmp_path, monkeyp
         assert contents("run") == before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_resumed_with_its_own_settings_alone(digits, monkeypatch, capsys):
     assert run(monkeypatch, mnist, *fast(digits), "--epochs", 3, "--workdir", "run") == 0
     before = contents("run")

@@ -297,6 +297,7 @@ def test_a_disk_that_cannot_be_written_ends_in_one_line(digits, small_disk, monk
     assert contents(workdir) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_an_epoch_and_not_the_run(digits, monkeypatch, capsys):
     arguments = [*fast(digits), "--epochs", 3, "--workdir"]
     assert run(monkeypatch, mnist, *arguments, "whole") == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import comparison
 import pytest
 
-_LARGE = 12  # cases of one test
+_LARGE = 4  # cases of one test
 _parts = []
 
 

@@ -23,7 +23,8 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
 def test_processes_train_what_one_does(count, tmp_path):
     address = f"127.0.0.1:{free_port()}"
     commands = [[sys.executable, SCRIPT, address, str(count), str(number), tmp_path] for number in range(count)]
