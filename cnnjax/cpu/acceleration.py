@@ -81,7 +81,8 @@ def accelerate(on: bool = True, *, keep_memory: bool = False) -> Acceleration:
         on: False restores JAX's own rules.
         keep_memory: also keep memory that was freed for the next use, instead of giving it back to the system, which
             has to clear it page by page each time: up to a third faster where a step needs more than 32 MB. The process
-            then keeps the most it ever needed. For glibc, the C library of most Linux systems; nothing elsewhere.
+            then keeps the most it ever needed, and threads that start later share one heap: so call it before the
+            first computation, which starts XLA's. For glibc, the C library of most Linux systems; nothing elsewhere.
 
     Returns:
         What is replaced, whether with oneDNN, why, and the versions. Print it.
