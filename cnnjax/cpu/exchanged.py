@@ -9,7 +9,8 @@ images at a time fill the vectors, and what is the window here stays in the cach
 from collections.abc import Callable, Sequence
 from math import ceil, prod
 
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 
 from cnnjax.cpu.geometry import Geometry, pad, seen
 from cnnjax.cpu.pieces import slabs, sum_over_pieces
@@ -23,7 +24,7 @@ def pays(x: Sequence[int], dy: Sequence[int], geometry: Geometry, window: Sequen
     out, outputs = dy[1:-1], dy[-1]
     pixels = ceil(out[0] / _cuts(dy)) * prod(out[1:])
     covered = prod(window) <= 256 and max(geometry.dilation) <= 4 and pixels <= 4096 and out[-1] <= 64
-    enough = x[0] * _cuts(dy) >= 8 and outputs >= 4 and x[-1] * prod(window) >= 100
+    enough = x[0] * _cuts(dy) >= 8 and outputs >= 4 and (x[-1] * prod(window) >= 100 or len(window) == 3)
     wide = outputs * window[-1] >= 64 or pixels <= 200 or len(window) == 3
     return covered and enough and wide and len(window) > 1 < prod(window) and max(geometry.stride) == 1
 
@@ -34,17 +35,24 @@ def kernel_gradient(
     """x (N, *spatial, I) and dy (N, *out_spatial, O), the gradient of the output, to (*window, I, O)."""
     if _cuts(dy.shape) > 1:
         x, dy, geometry = slabs(x, dy, geometry, window, _cuts(dy.shape))
-    needed = seen(dy.shape[1:-1], geometry, window)
+    out = dy.shape[1:-1]
+    needed = seen(out, geometry, window)
     padding = [(low, n - low - m) for (low, _), n, m in zip(geometry.padding, needed, x.shape[1:-1], strict=True)]
-    spatial = range(1, len(window) + 1)
-    exchanged = Geometry(geometry.dilation, ((0, 0),) * len(window), geometry.stride)
+    if any(max(p) >= n for p, n in zip(padding, out, strict=True)):  # wider than what is the window here
+        x, padding = pad(x, padding), [(0, 0)] * len(window)
+    exchanged = Geometry(geometry.dilation, tuple(padding), geometry.stride)
 
     def gradient(x: Array, dy: Array) -> Array:
-        images = pad(x, padding).transpose(len(window) + 1, *spatial, 0)
-        y = convolution(images, dy.transpose(*spatial, 0, len(window) + 1), exchanged)
-        return y.transpose(*spatial, 0, len(window) + 1)
+        y = convolution(_channels_as_images(x), dy, exchanged, inputs_first=True)
+        return jnp.moveaxis(y, 0, -2)
 
     return sum_over_pieces(gradient, x, dy, _BYTES // (prod(dy.shape[1:]) * dy.dtype.itemsize))
+
+
+def _channels_as_images(x: Array) -> Array:
+    """x (N, *spatial, C) to (C, *spatial, N), in two steps: XLA transposes whole matrices and moves rows quickly."""
+    columns = lax.optimization_barrier(x.reshape(x.shape[0], -1).T).reshape(*x.shape[1:], -1)
+    return lax.optimization_barrier(jnp.moveaxis(columns, -2, 0))
 
 
 def _cuts(dy: Sequence[int]) -> int:

@@ -22,17 +22,25 @@ def covers(x: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> bool:
     window = kernel[:-2]
     small = len(window) in (1, 2, 3) and prod(window) <= 256 and max(*geometry.stride, *geometry.dilation) <= 4
     if _is_depthwise(x, kernel):
-        return small
+        return small and (len(window) < 3 or max(geometry.dilation) == 1)
     within = all(max(p) < r or max(p) <= 0 for p, r in zip(geometry.padding, geometry.reach(window), strict=True))
     return small and within and (max(geometry.stride) == 1 or max(geometry.dilation) == 1)
 
 
-def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1) -> Array:
-    """x (N, *spatial, C) with kernel (*window, C // groups, O), both channels last: (N, *out_spatial, O)."""
-    x, geometry = cropped(x, _without_idle_steps(x.shape[1:-1], kernel.shape[:-2], geometry))
-    if _is_depthwise(x.shape, kernel.shape) and not _pads_safely(x.shape, kernel.shape, geometry):
-        x, geometry = pad(x, geometry.padding), replace(geometry, padding=((0, 0),) * (x.ndim - 2))
-    rank, window = x.ndim - 2, kernel.shape[:-2]
+def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1, *, inputs_first: bool = False) -> Array:
+    """x (N, *spatial, C) with kernel (*window, C // groups, O), both channels last: (N, *out_spatial, O).
+
+    With inputs_first, the kernel is (C // groups, *window, O).
+    """
+    rank = x.ndim - 2
+    window = kernel.shape[1:-1] if inputs_first else kernel.shape[:-2]
+    usual = (*window, kernel.shape[0 if inputs_first else -2], kernel.shape[-1])
+    if rank == 1 and _is_depthwise(x.shape, usual):
+        low = Geometry((1, *geometry.stride), ((0, 0), *geometry.padding), (1, *geometry.dilation))
+        return convolution(x[:, None], kernel[None], low, groups)[:, 0]
+    x, geometry = cropped(x, _without_idle_steps(x.shape[1:-1], window, geometry))
+    if _is_depthwise(x.shape, usual) and not _pads_safely(x.shape, usual, geometry):
+        x, geometry = pad(x, geometry.padding), replace(geometry, padding=((0, 0),) * rank)
     out = geometry.out(x.shape[1:-1], window)
     channels_last = {"data": {"batch_dim": 0, "feature_dim": rank + 1, "spatial_dims": list(range(1, rank + 1))}}
     config = {
@@ -41,9 +49,9 @@ def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1) ->
         "input": channels_last,
         "kernel": {
             "filter": {
-                "input_feature_dim": rank,
+                "input_feature_dim": 0 if inputs_first else rank,
                 "output_feature_dim": rank + 1,
-                "spatial_dims": list(range(rank)),
+                "spatial_dims": [axis + inputs_first for axis in range(rank)],
                 "shape": list(kernel.shape),
             }
         },
@@ -64,13 +72,19 @@ def _is_depthwise(x: Sequence[int], kernel: Sequence[int]) -> bool:
     return kernel[-2] == 1 < x[-1]
 
 
+# Of oneDNN's kernels for depthwise convolution, those of its own take images, and volumes without dilation, that need
+# little padding. What they refuse gets a general one by matrix products, which writes beyond its memory (oneDNN 3.7).
+_PADDING = 4  # at most: the fewest pixels that they compute at once
+
+
 def _pads_safely(x: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> bool:
-    """Whether oneDNN may pad for a depthwise convolution: with more padding it writes beyond its output."""
-    reach = geometry.reach(kernel[:-2])
+    """Whether oneDNN may pad for a depthwise convolution."""
+    window = kernel[:-2]
+    reach, out = geometry.reach(window), geometry.out(x[1:-1], window)
     return (
         (max(geometry.stride) == 1 or (max(geometry.stride) == 2 and max(geometry.dilation) == 1))
         and all(n >= r for n, r in zip(x[1:-1], reach, strict=True))
-        and all(max(p) <= r // 2 for p, r in zip(geometry.padding, reach, strict=True))
+        and all(max(p) <= min(r // 2, o, _PADDING) for p, r, o in zip(geometry.padding, reach, out, strict=True))
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
@@ -175,7 +176,8 @@ def _last_line(output: bytes) -> str:
 
 # The other process, seen from within.
 
-# x, kernel, stride, padding, dilation, groups: odd channels, causal, depthwise, LeNet, ResNet, pointwise, grouped, 3-D.
+# x, kernel, stride, padding, dilation, groups: odd channels, causal, depthwise, LeNet, ResNet, pointwise, grouped, 3-D;
+# at last with the kernel's inputs first, as gradients of kernels use it.
 _CONVOLUTIONS = [
     ((1, 17, 3), (4, 3, 5), (1,), [(0, 0)], (1,), 1),
     ((3, 40, 16), (9, 16, 32), (1,), [(8, 0)], (1,), 1),
@@ -194,9 +196,10 @@ _CONVOLUTIONS = [
     ((1, 9, 8, 15), (3, 3, 5, 6), (2, 2), [(0, 1), (1, 1)], (1, 1), 3),
     ((2, 12, 12, 64), (3, 3, 1, 64), (1, 1), [(1, 1)] * 2, (1, 1), 64),
     ((1, 13, 12, 13), (3, 3, 1, 13), (2, 2), [(0, 1), (1, 1)], (1, 1), 13),
-    ((1, 9, 9, 8), (3, 3, 1, 16), (1, 1), [(1, 1)] * 2, (1, 1), 8),
     ((1, 6, 7, 8, 8), (3, 3, 3, 8, 16), (1, 1, 1), [(1, 1)] * 3, (1, 1, 1), 1),
     ((2, 7, 5, 6, 3), (3, 2, 1, 3, 5), (2, 1, 2), [(1, 1), (0, 1), (0, 0)], (1, 2, 1), 1),
+    ((33, 16, 16, 16), (16, 16, 16, 40), (1, 1), [(1, 1)] * 2, (1, 1), 1, True),
+    ((5, 4, 9, 8, 8), (8, 2, 9, 8, 12), (1, 1, 1), [(0, 0), (1, 1), (1, 1)], (1, 1, 1), 1, True),
 ]
 # a, b, transpose_a: as the gradients of kernels use them.
 _PRODUCTS = [
@@ -257,12 +260,13 @@ def _stock(operands: _Operands) -> list[Array]:
 def _by_onednn(a: Array, b: Array, *how: Any) -> Array:
     if len(how) == 1:
         return onednn.matmul(a, b, transpose_a=how[0])
-    stride, padding, dilation, groups = how
-    return onednn.convolution(a, b, Geometry(stride, tuple(padding), dilation), groups)
+    stride, padding, dilation, groups, *inputs_first = how
+    return onednn.convolution(a, b, Geometry(stride, tuple(padding), dilation), groups, inputs_first=any(inputs_first))
 
 
 def _by_xla(a: Array, b: Array, *how: Any) -> Array:
     if len(how) == 1:
         return (a.T if how[0] else a) @ b
-    stride, padding, dilation, groups = how
-    return convolve(a, b, Geometry(stride, tuple(padding), dilation), groups)
+    stride, padding, dilation, groups, *inputs_first = how
+    kernel = jnp.moveaxis(b, 0, -2) if any(inputs_first) else b
+    return convolve(a, kernel, Geometry(stride, tuple(padding), dilation), groups)

@@ -1,5 +1,6 @@
 """cnnjax.accelerate: every transformation of JAX under it, what it leaves alone, and the switch itself."""
 
+import json
 import re
 import subprocess
 import sys
@@ -208,6 +209,42 @@ def test_it_does_change_what_is_compiled_for_cpu(accelerated, groups):
     assert ("__onednn$convolution" in changed) == accelerated.onednn
     cnnjax.accelerate(False)
     assert "stablehlo.convolution" in text(layer, *operands)
+
+
+# oneDNN has depthwise kernels of its own for images, for volumes without dilation, and for little padding. For the rest
+# it takes a general one that writes beyond its memory: those calls must never be made.
+@pytest.mark.parametrize(
+    ("x", "window", "stride", "padding", "dilation"),
+    [
+        ((31, 16, 17), (7,), (3,), (3, 0), 1),
+        ((31, 64, 16), (3,), (2,), (0, 0), 1),
+        ((4, 19, 39, 66), (3, 6), (1, 1), (5, 5), 2),
+        ((2, 9, 9, 9, 16), (3, 3, 3), (1, 1, 1), (2, 2), 2),
+        ((2, 9, 9, 9, 16), (3, 3, 3), (2, 2, 2), (1, 1), 1),
+    ],
+    ids=["series", "series, stride 2", "wide padding", "volume, dilated", "volume, stride 2"],
+)
+def test_depthwise_calls_are_those_that_onednn_has_kernels_for(accelerated, x, window, stride, padding, dilation):
+    rank, channels = len(window), x[-1]
+
+    def layer(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            stride,
+            [padding] * rank,
+            rhs_dilation=(dilation,) * rank,
+            dimension_numbers=(f"N{'DHW'[-rank:]}C", f"{'DHW'[-rank:]}IO", f"N{'DHW'[-rank:]}C"),
+            feature_group_count=channels,
+        ).sum()
+
+    program = text(jax.grad(layer, argnums=(0, 1)), normal(*x), normal(*window, 1, channels)).replace("\\22", '"')
+    configs = [json.loads(config) for config in re.findall(r'backend_config = "(.*?)", operand', program)]
+    calls = [c["onednn_conv_config"] for c in configs if "onednn_conv_config" in c]
+    assert bool(calls) == accelerated.onednn
+    for window in (call["window"] for call in calls if call["feature_groups"] == str(channels)):
+        assert len(window["size"]) == 2 or (len(window["size"]) == 3 and set(window["window_dilations"]) == {"1"})
+        assert max(map(int, window["pad_left"] + window["pad_right"])) <= 4
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
