@@ -158,8 +158,7 @@ def _choose_gradient(asked: _Asked, library: Library) -> Formulation | None:
     if groups == 1:
         return lambda x, dy: kernel_gradient(x, dy, geometry, out, library)
     if x[-1] == groups:
-        covered = max(*geometry.stride, *geometry.dilation) <= 4 and (len(out) < 3 or max(geometry.stride) == 1)
-        direct = library.convolution if covered else None
+        direct = library.convolution if onednn.covers_depthwise(asked.geometry) else None
         return lambda x, dy: depthwise_kernel_gradient(x, dy, geometry, out, direct)
     if feasible(x[-1], groups):
         return lambda x, dy: grouped_kernel_gradient(x, dy, geometry, out, groups, library)

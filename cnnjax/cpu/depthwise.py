@@ -9,7 +9,7 @@ from operator import add
 import jax.numpy as jnp
 from jax import Array
 
-from cnnjax.cpu.geometry import Geometry, pad, seen, take
+from cnnjax.cpu.geometry import Geometry, of_low_images, pad, seen, take
 from cnnjax.cpu.pieces import slabs, sum_over_pieces
 
 _BYTES = 4 << 20  # of x and dy at a time
@@ -63,8 +63,7 @@ def _of_series(
     cuts = ceil(dy.shape[1] * window[0] / _LONGEST)
     if cuts > 1:
         x, dy, geometry = slabs(x, dy, geometry, window, cuts)
-    low = Geometry((1, *geometry.stride), ((0, 0), *geometry.padding), (1, *geometry.dilation))
-    return depthwise_kernel_gradient(x[:, None], dy[:, None], low, (1, *window), convolution)[0]
+    return depthwise_kernel_gradient(x[:, None], dy[:, None], of_low_images(geometry), (1, *window), convolution)[0]
 
 
 def _sums(x: Array, dy: Array, geometry: Geometry, window: Sequence[int]) -> Array:

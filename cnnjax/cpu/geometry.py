@@ -25,6 +25,11 @@ class Geometry:
         return tuple((n + sum(p) - r) // s + 1 for n, r, s, p in parts)
 
 
+def of_low_images(geometry: Geometry) -> Geometry:
+    """That of series, for the same as images of height 1."""
+    return Geometry((1, *geometry.stride), ((0, 0), *geometry.padding), (1, *geometry.dilation))
+
+
 def seen(out: Sequence[int], geometry: Geometry, window: Sequence[int]) -> tuple[int, ...]:
     """How many pixels of the padded input the windows of so many outputs see, for each axis."""
     return tuple((o - 1) * s + r for o, s, r in zip(out, geometry.stride, geometry.reach(window), strict=True))

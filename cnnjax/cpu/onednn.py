@@ -12,7 +12,7 @@ from math import prod
 import jax
 from jax import Array
 
-from cnnjax.cpu.geometry import Geometry, cropped, pad
+from cnnjax.cpu.geometry import Geometry, cropped, of_low_images, pad
 
 _CUSTOM_CALL = 2  # XLA's API version of custom calls that take (result, operands, config)
 
@@ -22,9 +22,20 @@ def covers(x: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> bool:
     window = kernel[:-2]
     small = len(window) in (1, 2, 3) and prod(window) <= 256 and max(*geometry.stride, *geometry.dilation) <= 4
     if _is_depthwise(x, kernel):
-        return small and (len(window) < 3 or max(geometry.dilation) == 1)
+        return small and covers_depthwise(geometry)
     within = all(max(p) < r or max(p) <= 0 for p, r in zip(geometry.padding, geometry.reach(window), strict=True))
     return small and within and (max(geometry.stride) == 1 or max(geometry.dilation) == 1)
+
+
+# Of oneDNN's kernels for depthwise convolution, those of its own take images, and volumes without dilation, that need
+# little padding. What they refuse gets a general one by matrix products, which writes beyond its memory (oneDNN 3.7).
+_PADDING = 4  # at most: the fewest pixels that they compute at once
+
+
+def covers_depthwise(geometry: Geometry) -> bool:
+    """Whether a depthwise convolution steps as those do that the fuzz has covered."""
+    steps = max(*geometry.stride, *geometry.dilation)
+    return steps <= 4 and (len(geometry.stride) < 3 or max(geometry.dilation) == 1)
 
 
 def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1, *, inputs_first: bool = False) -> Array:
@@ -36,8 +47,7 @@ def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1, *,
     window = kernel.shape[1:-1] if inputs_first else kernel.shape[:-2]
     usual = (*window, kernel.shape[0 if inputs_first else -2], kernel.shape[-1])
     if rank == 1 and _is_depthwise(x.shape, usual):
-        low = Geometry((1, *geometry.stride), ((0, 0), *geometry.padding), (1, *geometry.dilation))
-        return convolution(x[:, None], kernel[None], low, groups)[:, 0]
+        return convolution(x[:, None], kernel[None], of_low_images(geometry), groups)[:, 0]
     x, geometry = cropped(x, _without_idle_steps(x.shape[1:-1], window, geometry))
     if _is_depthwise(x.shape, usual) and not _pads_safely(x.shape, usual, geometry):
         x, geometry = pad(x, geometry.padding), replace(geometry, padding=((0, 0),) * rank)
@@ -70,11 +80,6 @@ def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1, *,
 
 def _is_depthwise(x: Sequence[int], kernel: Sequence[int]) -> bool:
     return kernel[-2] == 1 < x[-1]
-
-
-# Of oneDNN's kernels for depthwise convolution, those of its own take images, and volumes without dilation, that need
-# little padding. What they refuse gets a general one by matrix products, which writes beyond its memory (oneDNN 3.7).
-_PADDING = 4  # at most: the fewest pixels that they compute at once
 
 
 def _pads_safely(x: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> bool:
