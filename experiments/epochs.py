@@ -49,6 +49,8 @@ def train_epochs(
         The last state, whole in every process; but for the first they are to leave the rest to it.
     """
     step, key = _timed(begun, step), jax.random.key(options.seed)
+    # Compiled as one program: of its thirty operations each would be one otherwise, which takes a second.
+    schedule = jax.jit(schedule)
     history, meta = begun.history, {**begun.settings, "epochs": len(begun.ends)}
     with asked.later(), train.checkpoint.saving(begun.path / workdir.CHECKPOINTS) as save:
         for epoch in range(begun.epochs_done(begun.steps_tested(state)) + 1, len(begun.ends) + 1):
