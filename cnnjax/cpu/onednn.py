@@ -15,12 +15,13 @@ from jax import Array
 from cnnjax.cpu.geometry import Geometry, cropped, of_low_images, pad
 
 _CUSTOM_CALL = 2  # XLA's API version of custom calls that take (result, operands, config)
+MOST_TAPS = 256  # of a window
 
 
 def covers(x: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> bool:
     """Whether a convolution of such shapes is among those that the fuzz has covered."""
     window = kernel[:-2]
-    small = len(window) in (1, 2, 3) and prod(window) <= 256 and max(*geometry.stride, *geometry.dilation) <= 4
+    small = len(window) in (1, 2, 3) and prod(window) <= MOST_TAPS and max(*geometry.stride, *geometry.dilation) <= 4
     if _is_depthwise(x, kernel):
         return small and covers_depthwise(geometry)
     within = all(max(p) < r or max(p) <= 0 for p, r in zip(geometry.padding, geometry.reach(window), strict=True))
@@ -38,18 +39,13 @@ def covers_depthwise(geometry: Geometry) -> bool:
     return steps <= 4 and (len(geometry.stride) < 3 or max(geometry.dilation) == 1)
 
 
-def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1, *, inputs_first: bool = False) -> Array:
-    """x (N, *spatial, C) with kernel (*window, C // groups, O), both channels last: (N, *out_spatial, O).
-
-    With inputs_first, the kernel is (C // groups, *window, O).
-    """
-    rank = x.ndim - 2
-    window = kernel.shape[1:-1] if inputs_first else kernel.shape[:-2]
-    usual = (*window, kernel.shape[0 if inputs_first else -2], kernel.shape[-1])
-    if rank == 1 and _is_depthwise(x.shape, usual):
+def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1) -> Array:
+    """x (N, *spatial, C) with kernel (*window, C // groups, O), both channels last: (N, *out_spatial, O)."""
+    rank, window = x.ndim - 2, kernel.shape[:-2]
+    if rank == 1 and _is_depthwise(x.shape, kernel.shape):
         return convolution(x[:, None], kernel[None], of_low_images(geometry), groups)[:, 0]
     x, geometry = cropped(x, _without_idle_steps(x.shape[1:-1], window, geometry))
-    if _is_depthwise(x.shape, usual) and not _pads_safely(x.shape, usual, geometry):
+    if _is_depthwise(x.shape, kernel.shape) and not _pads_safely(x.shape, kernel.shape, geometry):
         x, geometry = pad(x, geometry.padding), replace(geometry, padding=((0, 0),) * rank)
     out = geometry.out(x.shape[1:-1], window)
     channels_last = {"data": {"batch_dim": 0, "feature_dim": rank + 1, "spatial_dims": list(range(1, rank + 1))}}
@@ -59,9 +55,9 @@ def convolution(x: Array, kernel: Array, geometry: Geometry, groups: int = 1, *,
         "input": channels_last,
         "kernel": {
             "filter": {
-                "input_feature_dim": 0 if inputs_first else rank,
+                "input_feature_dim": rank,
                 "output_feature_dim": rank + 1,
-                "spatial_dims": [axis + inputs_first for axis in range(rank)],
+                "spatial_dims": list(range(rank)),
                 "shape": list(kernel.shape),
             }
         },

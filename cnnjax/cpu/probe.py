@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
@@ -45,7 +44,8 @@ def verdict() -> Verdict:
     """Whether oneDNN may be called here: found on disk, or else asked of another process, which takes some seconds."""
     if obstacle := _obstacle():
         return Verdict(False, obstacle)
-    key = {"jaxlib": _version("jaxlib"), "cnnjax": _version("cnnjax"), "cpu": _cpu()}
+    # Two checkouts of one version may ask for different calls.
+    key = {"jaxlib": _version("jaxlib"), "cnnjax": _version("cnnjax"), "cpu": _cpu(), "calls": _digest(repr(_CALLS))}
     return judge(_file(key), key, _command(), _LIMIT)
 
 
@@ -177,7 +177,7 @@ def _last_line(output: bytes) -> str:
 # The other process, seen from within.
 
 # x, kernel, stride, padding, dilation, groups: odd channels, causal, depthwise, LeNet, ResNet, pointwise, grouped, 3-D;
-# at last with the kernel's inputs first, as gradients of kernels use it.
+# at last windows of many rows, as gradients of kernels use them.
 _CONVOLUTIONS = [
     ((1, 17, 3), (4, 3, 5), (1,), [(0, 0)], (1,), 1),
     ((3, 40, 16), (9, 16, 32), (1,), [(8, 0)], (1,), 1),
@@ -198,8 +198,10 @@ _CONVOLUTIONS = [
     ((1, 13, 12, 13), (3, 3, 1, 13), (2, 2), [(0, 1), (1, 1)], (1, 1), 13),
     ((1, 6, 7, 8, 8), (3, 3, 3, 8, 16), (1, 1, 1), [(1, 1)] * 3, (1, 1, 1), 1),
     ((2, 7, 5, 6, 3), (3, 2, 1, 3, 5), (2, 1, 2), [(1, 1), (0, 1), (0, 0)], (1, 2, 1), 1),
-    ((33, 16, 16, 16), (16, 16, 16, 40), (1, 1), [(1, 1)] * 2, (1, 1), 1, True),
-    ((5, 4, 9, 8, 8), (8, 2, 9, 8, 12), (1, 1, 1), [(0, 0), (1, 1), (1, 1)], (1, 1, 1), 1, True),
+    ((1, 28, 96, 112), (28, 1, 112, 40), (1, 1), [(1, 1), (0, 0)], (1, 1), 1),
+    ((1, 31, 21, 32), (16, 1, 32, 64), (2, 1), [(0, 1), (0, 0)], (1, 1), 1),
+    ((1, 33, 24, 20), (16, 1, 20, 5), (1, 1), [(0, 0)] * 2, (2, 1), 1),
+    ((1, 6, 11, 24, 18), (4, 9, 1, 18, 12), (1, 1, 1), [(0, 0)] * 3, (1, 1, 1), 1),
 ]
 # a, b, transpose_a: as the gradients of kernels use them.
 _PRODUCTS = [
@@ -260,13 +262,12 @@ def _stock(operands: _Operands) -> list[Array]:
 def _by_onednn(a: Array, b: Array, *how: Any) -> Array:
     if len(how) == 1:
         return onednn.matmul(a, b, transpose_a=how[0])
-    stride, padding, dilation, groups, *inputs_first = how
-    return onednn.convolution(a, b, Geometry(stride, tuple(padding), dilation), groups, inputs_first=any(inputs_first))
+    stride, padding, dilation, groups = how
+    return onednn.convolution(a, b, Geometry(stride, tuple(padding), dilation), groups)
 
 
 def _by_xla(a: Array, b: Array, *how: Any) -> Array:
     if len(how) == 1:
         return (a.T if how[0] else a) @ b
-    stride, padding, dilation, groups, *inputs_first = how
-    kernel = jnp.moveaxis(b, 0, -2) if any(inputs_first) else b
-    return convolve(a, kernel, Geometry(stride, tuple(padding), dilation), groups)
+    stride, padding, dilation, groups = how
+    return convolve(a, b, Geometry(stride, tuple(padding), dilation), groups)

@@ -14,8 +14,8 @@ import pytest
 from cnnjax.cpu import probe
 from cnnjax.cpu.probe import Verdict
 
-KEY = {"jaxlib": "1", "cnnjax": "2", "cpu": "three"}
-YES = Verdict(True, "oneDNN agreed with XLA on 25 calls")
+KEY = {"jaxlib": "1", "cnnjax": "2", "cpu": "three", "calls": "four"}
+YES = Verdict(True, "oneDNN agreed with XLA on 27 calls")
 x86_linux = pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="oneDNN is for x86-64 Linux"
 )
@@ -233,9 +233,9 @@ def test_this_machine_passes_and_is_asked_once(monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
     monkeypatch.chdir(tmp_path)  # the child finds the package where this process did
     (tmp_path / "json.py").write_text("raise ImportError('imported from the folder of the moment')")
-    assert ask() == Verdict(True, "oneDNN agreed with XLA on 25 calls")
+    assert ask() == Verdict(True, "oneDNN agreed with XLA on 27 calls")
     monkeypatch.setattr(probe, "_command", lambda: NEVER)
-    assert ask() == Verdict(True, "oneDNN agreed with XLA on 25 calls")
+    assert ask() == Verdict(True, "oneDNN agreed with XLA on 27 calls")
 
 
 WRONG = "from cnnjax.cpu import onednn, probe; onednn.matmul = lambda a, b, transpose_a: {}; print(probe.answer())"
